@@ -19,7 +19,7 @@ _NOT_FOR_STRUCTLOG = ("rich", "greenlet")
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C while the command line loads ends the process without a traceback."""
+    """Run the program `noetl-worker`. Ctrl-C while its modules load ends the process without a traceback."""
     try:
         _main()
     except KeyboardInterrupt:
@@ -29,10 +29,11 @@ def main() -> None:
 
 
 def _main() -> None:
-    """Run a worker alone if no flag needs the command line. Otherwise load and run the command line.
+    """Start a worker, or print the version, without importing the CLI modules if the arguments allow this. Otherwise
+    run the CLI.
 
-    Before the environment is complete, only the module that hides the memory is imported, because other modules read
-    the environment.
+    A process restarted without its environment variables hides its memory from other processes, then reads them.
+    Modules that read the environment are imported only afterwards.
     """
     completes = _ASKS_FOR_COMPLETION in os.environ
     if sealed_environment.is_handed_over():
@@ -63,7 +64,7 @@ def _main() -> None:
 
 
 def _has_shown_version() -> bool:
-    """Print the version, with only the engine loaded. Return False if that fails: the command line then says why."""
+    """Print the version without importing the CLI modules. Return False on an error, which the CLI then reports."""
     from noetl_worker.errors import NoetlWorkerError
 
     try:
@@ -77,7 +78,7 @@ def _has_shown_version() -> bool:
 
 
 def worker_alone() -> Callable[[Mapping[str, str | None]], int]:
-    """Return `worker_process.run_process` without loading the command line, which would take 15 MB."""
+    """Return `worker_process.run_process` without importing the CLI modules, which would take 15 MB of memory."""
     _load_structlog()
     from noetl_worker.worker.worker_process import run_process
 

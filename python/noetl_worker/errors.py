@@ -22,7 +22,7 @@ class NoetlWorkerError(Exception):
 
 
 class SettingsError(NoetlWorkerError):
-    """A setting that does not parse or contradicts another one. The worker does not start.
+    """A setting that does not parse or contradicts another setting. The worker does not start.
 
     Args:
         variable: the setting's environment variable.
@@ -72,7 +72,8 @@ class NotificationError(EngineError):
 
 
 class CaseError(EngineError):
-    """A case that does not parse. For a list of cases, the error is reported with the case and never raised."""
+    """A case (when/then) that does not parse. The evaluation of a list of cases skips and reports such a case instead
+    of raising the error."""
 
 
 class ConditionError(EngineError):
@@ -96,7 +97,7 @@ class EngineUnavailable(NoetlWorkerError):
 
 
 class EnginePanic(NoetlWorkerError):
-    """A bug in the Rust engine. The process goes on. Report the text."""
+    """A panic in the Rust engine, which is a bug of the engine. The process goes on. Please report the error's text."""
 
 
 # ── tools ───────────────────────────────────────────────────────────────────────────────────────
@@ -109,7 +110,7 @@ class ToolError(NoetlWorkerError):
         message: what failed, with which value, and what to do.
         kind: a word of protocol/tasks.md#results: `configuration`, `connection`, `timeout`, `auth`, ...
         retryable: True if the same call may succeed later.
-        code: the tool's own code, which rules can read: an HTTP status, a SQLSTATE.
+        code: the tool's own code, which policy rules of a playbook can read: an HTTP status, a SQLSTATE.
     """
 
     default_kind: ClassVar[str] = "unknown"
@@ -126,7 +127,7 @@ class ToolError(NoetlWorkerError):
 class ResourceShortage(ToolError):
     """A lack of descriptors, processes or memory on this machine, before the tool had any effect.
 
-    The worker returns the command. After an effect, a `ToolError` of kind `resource` is raised instead.
+    The worker returns the command to the stream. After an effect, a `ToolError` of kind `resource` is raised instead.
 
     Args:
         message: what was missing, and for what.
@@ -136,7 +137,8 @@ class ResourceShortage(ToolError):
         super().__init__(message, kind="resource", retryable=True)
 
     def after_an_effect(self) -> ToolError:
-        """Return the error to raise if the tool has already had an effect."""
+        """Return the error to raise instead if the tool has already had an effect: a plain `ToolError`, so that the
+        command is not returned."""
         return ToolError(str(self), kind=self.kind, retryable=True)
 
 
@@ -151,7 +153,8 @@ class ConfigurationError(ToolError):
         field: path of the wrong field from the top of the config, such as `url` or `retry[0].then.delay`; "" if no
             single field is wrong.
         suggestion: the name that was probably meant.
-        tool: kind of the tool, with which the text then begins. The worker adds the kind to an error that has a field.
+        tool: kind of the tool, with which the text then begins. The worker adds the kind to an error that names a
+            field.
         reason: `missing`, `unknown` (the kind has no such field), `ignored` (nothing reads the field), else `invalid`.
         kind: the same as for ToolError.
         retryable: the same as for ToolError.
@@ -181,12 +184,12 @@ class ConfigurationError(ToolError):
         self.reason: Final = reason
 
     def within(self, tool: str, *, field: str = "", because: str = "") -> ConfigurationError:
-        """Return this error of an inner config as an error of the config around it.
+        """Return this error of a nested config as an error of the enclosing config.
 
         Args:
             tool: kind of the outer tool, for an error that names no kind.
-            field: the field of the outer config that has the inner config.
-            because: another problem, which may be the cause.
+            field: the field of the enclosing config that contains the nested config.
+            because: another problem, which may be the cause and is added to the text.
         """
         return ConfigurationError(
             f"{self.problem} ({because})" if because else self.problem,
@@ -213,7 +216,7 @@ class CommandCancelled(ToolError):
     """A cancellation of the execution while one of its tools ran.
 
     Args:
-        message: the reason, which the command's terminal events have.
+        message: the reason of the cancellation. The command's terminal events repeat it.
     """
 
     def __init__(self, message: str) -> None:
@@ -221,11 +224,11 @@ class CommandCancelled(ToolError):
 
 
 class Interrupted(NoetlWorkerError):
-    """A command that was stopped because the worker stops. The command is returned."""
+    """A command that was stopped because the worker stops. The command is returned to the stream."""
 
 
 class UnknownTool(ConfigurationError):
-    """A kind for which no tool is registered."""
+    """A tool kind for which no tool is registered."""
 
 
 class TemplateError(ToolError):
@@ -263,7 +266,7 @@ class MaybeProcessed(TransportError):
 
 
 class AnswerTooLarge(MaybeProcessed):
-    """An answer with more bytes than the worker reads. A further try would give the same answer."""
+    """An answer with more bytes than the worker reads. Repeating the request would give the same answer."""
 
     is_retryable = False
 
@@ -276,7 +279,7 @@ class ServerRefused(ControlPlaneError):
         status: the HTTP status.
         body: the first 2,000 characters of the answer's body.
         retry_after_s: seconds from the header Retry-After, or None without that header.
-        is_page: True for a 404 page of a proxy in between. The plane may not have got the request.
+        is_page: True if the answer is a 404 page of a proxy before the plane. The plane may not have got the request.
     """
 
     def __init__(
@@ -294,7 +297,8 @@ class ServerRefused(ControlPlaneError):
 
 
 class AuthRefused(ServerRefused):
-    """An answer 401 or 403. No command will succeed until the setting with the credential is corrected."""
+    """An HTTP answer 401 or 403 of the plane. No command will succeed until the setting with the credential is
+    corrected."""
 
 
 class PlaneWithoutNats(ControlPlaneError):
@@ -306,7 +310,7 @@ class PlaneWithoutNats(ControlPlaneError):
 
 class ClaimLost(ControlPlaneError):
     """A command that no longer belongs to this worker: another worker has the command, or the command is over. The
-    plane says so before the outcome is reported.
+    worker learns it from a second claim before it reports the outcome.
 
     Args:
         claim: the plane's answer to a second claim of the command.

@@ -1,4 +1,4 @@
-"""Public name of a command's terminal events (docs/library.md)."""
+"""Public import path of `EventSet`, the terminal events of a command (docs/library.md)."""
 
 from noetl_worker.pipeline.outbox.event_set import EventSet
 

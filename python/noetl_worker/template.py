@@ -1,4 +1,4 @@
-"""Public name of the functions for templates (docs/library.md)."""
+"""Public import path of the functions that render templates (docs/library.md)."""
 
 from noetl_worker.text.templates.template import PlainText, WithFallback, has_template, render, truthy
 

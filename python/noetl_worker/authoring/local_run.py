@@ -1,6 +1,7 @@
 """A command that `exec` or `replay` runs in this process, without a claim and without a report to a control plane.
 
-The worker's own stages run the command. The requests of these stages are collected instead of sent.
+The command passes through the same stages as in a worker. Their requests that would change the plane are collected, not
+sent.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from noetl_worker.tools.registry import Registry
 from noetl_worker.worker.recovery.outcomes import outcomes_by_dialect
 
 _QUESTIONS: Final = frozenset({"/api/catalog/resource"})
-"""Routes that are sent although they use POST, since they change nothing on a plane."""
+"""Routes whose POST requests are sent to the plane, since these requests only read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Withheld:
 
 
 class WithholdingTransport:
-    """A transport that sends only requests that change nothing. The transport answers all other requests itself."""
+    """An HTTP transport that sends only read requests. It records any other request and returns a made-up response."""
 
     def __init__(self, asked: Transport) -> None:
         self._asked = asked
@@ -92,7 +93,7 @@ class LocalResult:
     withheld: tuple[Withheld, ...]
     seconds: float
     events: tuple[Mapping[str, Any], ...]
-    """All events in the order in which they would have been sent. Each has `name` and `payload`, for both planes."""
+    """All events, in the order in which a worker would send them. Each has `name` and `payload` on either plane."""
 
     @property
     def call(self) -> Mapping[str, Any] | None:
@@ -109,7 +110,7 @@ class LocalResult:
 
 
 class LocalRun:
-    """Runs commands locally: `async with LocalRun(settings, transport) as local_run:`."""
+    """Runner of commands in this process, without a claim: `async with LocalRun(settings, transport) as local_run:`."""
 
     def __init__(
         self, settings: Settings, transport: WithholdingTransport, *, registry: Registry | None = None
@@ -141,13 +142,13 @@ class LocalRun:
     async def run(
         self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane, progress: Progress | None = None
     ) -> LocalResult:
-        """Run a command to its end.
+        """Run a command to its end, and return its outcome and the requests that were not sent.
 
         Args:
-            body: the answer of the claim.
+            body: the plane's response to a claim of the command.
             envelope: the notification of the command.
-            plane: the plane that the tool may ask.
-            progress: the caller may interrupt the tool by `progress.stop`; None: nobody interrupts the tool.
+            plane: client for the read requests of the tool.
+            progress: lets the caller interrupt the tool by `progress.stop`; None if nobody interrupts the tool.
         """
         progress = progress or Progress()
         progress.task = asyncio.current_task()
@@ -189,7 +190,7 @@ class LocalRun:
 
 
 def _events(body: JsonValue) -> list[dict[str, Any]]:
-    """Return the events in the body of a request, with `name` and `payload` for both planes."""
+    """Return the events in the body of a report to either plane. Each event gets the keys `name` and `payload`."""
     if "events" in body:
         return list(body["events"])
     return [{**body, "name": body["event_type"], "payload": body["context"]}]

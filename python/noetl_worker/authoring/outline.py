@@ -1,4 +1,4 @@
-"""The steps, arcs, tools and texts of a playbook, each with its path. Parts of an unexpected type are left out."""
+"""The steps, arcs, tools and strings of a playbook, each with its path. Values of an unexpected type are skipped."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class StepPart:
 
 @dataclass(frozen=True, slots=True)
 class ToolPart:
-    """A single tool, or a task of a list of tasks."""
+    """A tool as written in its playbook: the only tool of a step, or one task of a step's list of tasks."""
 
     path: Path
     config: Mapping[str, Any]
     label: str = ""
-    """Name of a task; "" for a single tool."""
+    """Name of the task; "" for a tool that is not in a list of tasks."""
     is_task: bool = False
     position: int = 0
-    """Index of a task in its list."""
+    """Index of the task in its list of tasks."""
     labels: Sequence[str] = ()
     """Names of all tasks in the list."""
 
@@ -138,7 +138,12 @@ def _tools(path: Path, tool: object) -> Iterator[ToolPart]:
 
 
 def task_parts(path: Path, tasks: object) -> Iterator[ToolPart]:
-    """Yield the tasks of a list of tasks."""
+    """Yield a ToolPart for each task of a list of tasks.
+
+    Args:
+        path: path of the list in the playbook.
+        tasks: value at the path; nothing is yielded if it is not a list.
+    """
     parts = [part for index, task in enumerate(list_or_empty(tasks)) for part in _task((*path, index), task)]
     labels = [part.label for part in parts]
     yield from (replace(part, position=position, labels=labels) for position, part in enumerate(parts))
@@ -161,7 +166,7 @@ def label_and_tool(task: object) -> tuple[str, Mapping[str, Any]] | None:
 
 
 def texts_below(path: Path, value: object) -> Iterator[tuple[Path, str]]:
-    """Yield the path and text of every text in a value. Keys of objects are left out."""
+    """Yield each string inside a value, with its path. Keys of objects are not yielded."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):

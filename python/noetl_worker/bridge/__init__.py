@@ -1,1 +1,1 @@
-"""The bridge: takes the commands that a control plane without NATS sends, and puts them into JetStream."""
+"""The bridge: a process that takes commands from a control plane without NATS, and puts them into JetStream."""

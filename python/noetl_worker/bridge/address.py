@@ -18,7 +18,10 @@ class FeedAddress(NamedTuple):
 
 
 def read_address(flag: str, text: str) -> FeedAddress:
-    """Read HOST:PORT, the value of a flag. `:9100` is port 9100 of loopback. Raise SettingsError for any other text."""
+    """Parse the value HOST:PORT of a command-line flag. `:9100` means port 9100 of 127.0.0.1.
+
+    Raise SettingsError for any other form.
+    """
     host, _, port = text.strip().rpartition(":")
     if not (port.isascii() and port.isdecimal()) or int(port) > 65535 or "/" in host:
         raise SettingsError(flag, text, "HOST:PORT, for example 0.0.0.0:9100; :9100 is this machine alone")

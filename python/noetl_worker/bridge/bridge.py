@@ -1,4 +1,8 @@
-"""The process of a bridge: it connects to NATS, names itself in the stream's metadata, takes records, and drains."""
+"""The main program of a bridge, from its connection to NATS to its drain at the end.
+
+The bridge writes its version into the stream's metadata, so that workers know of it. Then it takes command records from
+the feed, the TCP queue of a control plane without NATS. It puts them into JetStream.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,7 @@ from noetl_worker.settings.settings import Settings
 
 EXIT_OK: Final = 0
 EXIT_NOT_DRAINED: Final = 4
-"""Exit code if the drain ends with unacknowledged records. The control plane sends these records again."""
+"""Exit code if the bridge stops with unacknowledged records. The control plane sends these records again."""
 _PULSE_S: Final = 0.5
 _ACK_BYTES: Final = 8
 log = structlog.get_logger("noetl_worker.bridge")
@@ -47,16 +51,18 @@ class BridgeOptions:
     """Values of the flags of `noetl-worker bridge`."""
 
     publish: FeedAddress | None = None
-    """Address at which the bridge listens for control planes that publish; None: the bridge does not listen."""
+    """Address at which the bridge listens for control planes that send commands; None: the bridge does not listen."""
     forward: FeedAddress | None = None
-    """Address of upstream's writer. The writer gets the records of the system pool; None: JetStream gets these records.
+    """Address of upstream's writer, the program that fills the feed of a control plane without NATS.
+
+    The writer gets the command records of the system pool. If None, JetStream gets them too.
     """
     claims: tuple[FeedAddress, ...] = ()
-    """Addresses of the feed's coordinators, which assign commands. Each coordinator serves one shard."""
+    """Addresses of the coordinators from which the bridge takes commands. Each serves one shard of the feed."""
     filters: tuple[str, ...] = ()
-    """Filters of commands, such as `commands.shared.>`. The bridge asks each coordinator with each filter."""
+    """Subject filters of the commands to take, such as `commands.shared.>`. Each coordinator is asked with each."""
     feed_metrics: str = ""
-    """URL of the metrics of upstream's writer, or "" if they are not read."""
+    """URL of the metrics of upstream's writer, which tell how many commands wait in the feed; "" to read none."""
 
 
 def run_bridge(settings: Settings, options: BridgeOptions) -> int:
@@ -94,7 +100,7 @@ class Bridge:
     # ── stopping ──
 
     def request_stop(self) -> None:
-        """Stop the bridge. The first call drains it, the second ends the drain early, the third exits at once."""
+        """Stop the bridge. The first call starts a drain, the second ends the drain early, the third exits at once."""
         self._stops_asked += 1
         log.info("stop_requested", signals=self._stops_asked, held=len(self.held))
         self.stopping.reach(StopLevel.DRAIN if self._stops_asked == 1 else StopLevel.HARD)
@@ -105,7 +111,7 @@ class Bridge:
     # ── the life ──
 
     async def run(self) -> int:
-        """Work until a stop is asked for. Return the exit code of the process.
+        """Move commands from the feed into JetStream until a stop is requested. Return the exit code of the process.
 
         Raises:
             JetStreamError, SettingsError: the bridge cannot start; the text says what to do.
@@ -185,7 +191,7 @@ class Bridge:
         }
 
     async def _until_stopped(self, tasks: list[asyncio.Future[None]]) -> None:
-        """Wait until a stop is requested. If a task ends earlier, raise that task's error."""
+        """Wait until a stop is requested. If a background task fails earlier, raise its error."""
         stop = asyncio.ensure_future(self.stopping.reached(StopLevel.DRAIN))
         try:
             done, _ = await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -195,8 +201,10 @@ class Bridge:
             ended.result()
 
     async def _drain(self, server: FeedServer) -> int:
-        """Take no more records, and wait until every held record is stored or forwarded, and acknowledged. Return the
-        exit code."""
+        """Take no more records, and wait until all records in memory are passed on and acknowledged.
+
+        The wait is limited by the drain timeout. Return the exit code of the process.
+        """
         self.health.set_ready(False, "draining")
         server.stop()
         log.info("draining", held=len(self.held))
@@ -213,8 +221,7 @@ class Bridge:
         return EXIT_NOT_DRAINED
 
     async def _drained(self) -> None:
-        """Wait for the records that coordinators have assigned already. Then wait until all held records are passed on
-        and acknowledged."""
+        """Wait until no record is left: assigned by a coordinator, held in memory, or not yet acknowledged."""
         await asyncio.gather(*(claims.stop() for claims in self._claims))
         await self.held.wait_until_empty()
         await asyncio.gather(*(claims.acknowledged() for claims in self._claims))
@@ -228,7 +235,7 @@ class Bridge:
             await asyncio.sleep(_PULSE_S)
 
     async def _watch(self, connection: Connection) -> None:
-        """Report readiness while NATS is connected. Raise WorkerBroken when NATS has closed the connection for good."""
+        """Keep the readiness probe in step with the NATS connection. Raise WorkerBroken once it is closed for good."""
 
         def report() -> None:
             is_connected = connection.is_connected
@@ -254,5 +261,5 @@ class Bridge:
 
 
 async def _read_ack(reader: asyncio.StreamReader) -> None:
-    """Read the answer of upstream's writer to a record. The answer is a number that has no meaning for the bridge."""
+    """Read the acknowledgement of upstream's writer for one forwarded record. The number in it is ignored."""
     await reader.readexactly(_ACK_BYTES)

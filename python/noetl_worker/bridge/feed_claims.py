@@ -1,9 +1,9 @@
-"""Client of the claim interface of upstream's feed, for one coordinator. A coordinator serves one shard.
+"""Client that takes commands from a coordinator. A coordinator hands out one shard of upstream's feed of commands.
 
-The client asks for commands on one connection for each filter, and acknowledges them on a further connection. The
-coordinator assigns a command to one waiting connection. No other connection gets the command before the ack_wait of the
-command is over. So at a stop, the client only half-closes the asking connections, and still takes the records that
-arrive (protocol/feed.md#claim-face).
+The client asks for commands on one connection per filter, and acknowledges them on a further connection. The
+coordinator assigns a command to one waiting connection, and to no other until the command's ack_wait is over. So at a
+stop, the client only half-closes the asking connections, and still takes the records that arrive
+(protocol/feed.md#claim-face).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ log = structlog.get_logger("noetl_worker.bridge")
 
 
 def check_filter(text: str, *, with_system: bool) -> str:
-    """Return a filter of the feed, such as `commands.shared.>`. Raise SettingsError for an invalid filter.
+    """Return the filter of commands (`commands.shared.>`) unchanged, or raise SettingsError if it is invalid.
 
     Args:
-        with_system: allow a filter that takes the system pool's commands.
+        with_system: allow a filter that takes the system pool's commands, which upstream's own worker runs.
     """
     tokens = text.split(".")
     if not all(tokens) or any(">" in token for token in tokens[:-1]) or any(map(str.isspace, text)):
@@ -55,11 +55,11 @@ def check_filter(text: str, *, with_system: bool) -> str:
 
 
 class FeedClaims:
-    """Takes commands from one coordinator, and acknowledges each command once JetStream has stored it.
+    """Client that takes commands from one coordinator, and acknowledges each command once JetStream has stored it.
 
     Args:
-        deliver: passes a held record on to JetStream.
-        refusal: returns the reason not to take a record, or None.
+        deliver: sends a command's record to JetStream.
+        refusal: returns the reason why a record must be refused, or None to accept it.
     """
 
     def __init__(
@@ -82,17 +82,17 @@ class FeedClaims:
         self.is_stopping = False
 
     async def run(self) -> None:
-        """Ask and acknowledge until cancelled."""
+        """Request commands from the coordinator, and acknowledge them, until cancelled."""
         await asyncio.gather(self._acks.run(), *(ask.run() for ask in self._asks))
 
     async def stop(self) -> None:
-        """Ask for no more records, and wait for the records that the coordinator has assigned already."""
+        """Request no more records, and wait for the records that the coordinator has already assigned."""
         self.is_stopping = True
         await asyncio.gather(*(ask.stop() for ask in self._asks))
 
     @property
     def is_done(self) -> bool:
-        """True if every record was acknowledged."""
+        """True if no taken record waits for JetStream, or for the coordinator's answer to its acknowledgement."""
         return not self._in_hand and not self._acks.is_busy
 
     async def acknowledged(self) -> None:
@@ -100,7 +100,10 @@ class FeedClaims:
         await self._acks.answered()
 
     def take(self, answer: dict[str, Any]) -> None:
-        """Hold and deliver the record in a coordinator's answer. Log a record that cannot be taken."""
+        """Pass the record in a coordinator's answer on to JetStream, and keep it until it is stored there.
+
+        A record that was taken before is ignored. A record that cannot be taken is logged and not acknowledged.
+        """
         key = answer.get("sort_key")
         try:
             if type(key) is not int:
@@ -131,7 +134,7 @@ class FeedClaims:
 
 
 class _Ask:
-    """Connection that asks the coordinator for commands with one filter, one request at a time."""
+    """Connection on which the bridge requests commands that match one filter from a coordinator, one at a time."""
 
     def __init__(self, claims: FeedClaims, filter_: str, peer: Peer, member: int) -> None:
         self._claims, self._peer = claims, peer

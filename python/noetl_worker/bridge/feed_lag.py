@@ -22,7 +22,9 @@ log = structlog.get_logger("noetl_worker.bridge")
 
 
 class FeedLag:
-    """Measures every few seconds how many commands wait in the feed and in JetStream (WORKER_NATS_LAG_POLL_INTERVAL).
+    """Periodic measurement of how many commands wait in upstream's feed and in JetStream.
+
+    The interval is WORKER_NATS_LAG_POLL_INTERVAL.
 
     Args:
         url: URL of the metrics page of upstream's writer, the program that fills the feed; "" not to measure the feed.
@@ -34,7 +36,7 @@ class FeedLag:
         self._outage = Outage()
 
     async def run(self) -> None:
-        """Measure until cancelled."""
+        """Measure at each interval, and set the metrics, until cancelled."""
         transport = open_transport(self._settings, max_connections=1) if self._url else None
         try:
             while True:

@@ -1,8 +1,8 @@
-"""Server of the publish interface of upstream's feed.
+"""TCP server to which control planes without NATS send their command records.
 
-Control planes connect and send records. The server acknowledges each stored record by eight bytes. The feed has no
-login, so anybody who reaches the port can send records. But a worker claims the command of each record, so only
-commands that the control plane knows can run.
+It speaks the publish protocol of upstream's feed, and acknowledges each stored record with eight bytes. The protocol
+has no login, so anybody who reaches the port can send records. But a worker claims each command from the control plane
+first. So only commands that the plane knows can run.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ log = structlog.get_logger("noetl_worker.bridge")
 
 
 class FeedServer:
-    """Takes records from control planes, on at most MOST_CONNECTIONS connections.
+    """Server that takes command records from control planes, on at most MOST_CONNECTIONS connections.
 
     Args:
-        deliver: passes a held record on to JetStream or upstream's writer.
-        refusal: returns the reason not to take a record, or None.
+        deliver: sends a record to JetStream or upstream's writer.
+        refusal: returns the reason why a record must be refused, or None to accept it.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class FeedServer:
         log.info("bridge_listening", host=host, port=self.port)
 
     def stop(self) -> None:
-        """Take no more connections and records. Held records are still acknowledged."""
+        """Take no more connections and records. Records already received are still acknowledged."""
         self._is_stopping = True
         if self._server is not None:
             self._server.close()
@@ -72,7 +72,7 @@ class FeedServer:
             connection.reading.cancel()
 
     async def close(self) -> None:
-        """Close all connections, after sending the acknowledgements that were written already."""
+        """Close all connections. Acknowledgements that are already in the write buffers are still sent."""
         for connection in list(self._connections):
             self._end(connection)
         if self._server is not None:
@@ -81,10 +81,10 @@ class FeedServer:
                 await asyncio.wait_for(self._server.wait_closed(), 1.0)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Read from a new connection.
+        """Start to read records from a new connection.
 
-        If there are MOST_CONNECTIONS connections, the idle connection that was silent longest is closed first. Without
-        an idle connection, the new connection is refused.
+        If MOST_CONNECTIONS are open, the connection that has been idle longest is closed first. If no connection is
+        idle, the new connection is refused.
         """
         keep_alive(writer)
         if self._is_stopping:
@@ -103,8 +103,10 @@ class FeedServer:
         metrics.CONNECTIONS.set(len(self._connections))
 
     async def _read(self, connection: FeedConnection, reader: asyncio.StreamReader) -> None:
-        """Take records until the connection ends, or sends data that are no record. At a stop the connection stays open
-        for acknowledgements."""
+        """Take records from a connection until it ends or sends invalid data, then close it.
+
+        When the server stops, the connection stays open so that acknowledgements can still be sent.
+        """
         try:
             while True:
                 record = read_record(await read_frame(reader))
@@ -130,8 +132,10 @@ class FeedServer:
         connection.writer.close()
 
     def _count_refused(self, writer: asyncio.StreamWriter, reason: str) -> None:
-        """Count a connection that is closed because of wrong data or too many connections. Log at most one line a
-        minute for a peer."""
+        """Count and log a connection that is closed because of invalid data or too many connections.
+
+        Repeated refusals of one peer are logged at most once a minute.
+        """
         metrics.REFUSED.inc()
         peer = str((writer.get_extra_info("peername") or ("",))[0])
         if peer not in self._refused and len(self._refused) >= _MOST_PEERS:
@@ -156,7 +160,7 @@ class FeedConnection:
         return not self._awaiting
 
     def hold(self, held_records: HeldRecords, record: FeedRecord) -> HeldRecord:
-        """Hold a record until it is passed on. Then the publisher gets the acknowledgement."""
+        """Keep a record in memory until JetStream or upstream's writer has it. Then acknowledge it to the publisher."""
         held = held_records.take(record, self._acknowledge)
         self._awaiting.append(held)
         return held

@@ -10,12 +10,12 @@ from noetl_worker.bridge.peer import PeerSilent
 from noetl_worker.bridge.record import NotARecord
 
 MOST_BYTES: Final = 1024 * 1024
-"""Largest body of a frame, in bytes. The bodies in the recordings have 400 bytes."""
+"""Largest body of a frame that the bridge accepts, in bytes. Bodies in recordings of a real plane have 400 bytes."""
 _HEAD: Final = 4
 
 
 def framed(body: bytes) -> bytes:
-    """Return the body with its length in front."""
+    """Return the body as a frame of the feed: its length in four bytes, then the body."""
     return len(body).to_bytes(_HEAD, "big") + body
 
 

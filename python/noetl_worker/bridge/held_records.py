@@ -1,4 +1,7 @@
-"""Records that were read and are not acknowledged yet: a limited number, in the order of arrival."""
+"""Command records that the bridge keeps in memory from their arrival until they are acknowledged.
+
+Their number and total size are limited.
+"""
 
 from __future__ import annotations
 
@@ -42,29 +45,31 @@ class HeldRecords:
         return len(self._held) >= self._most_records or self._bytes >= self._most_bytes
 
     async def wait_for_room(self) -> None:
-        """Wait until another record may be held."""
+        """Wait until another record fits into the limits of number and bytes."""
         while self._is_full():
             self._fewer.clear()
             await self._fewer.wait()
 
     async def wait_until_empty(self) -> None:
-        """Wait until no record is held."""
+        """Wait until every held record has been passed on."""
         while self._held:
             self._fewer.clear()
             await self._fewer.wait()
 
     def take(self, record: FeedRecord, on_passed_on: Callable[[], None]) -> HeldRecord:
-        """Hold a record. `on_passed_on` is called once the record may be acknowledged."""
+        """Hold a record in memory until it is passed on. Then call `on_passed_on`, which may acknowledge the record."""
         self._last += 1
         held = self._held[self._last] = HeldRecord(self._last, record, on_passed_on, time.monotonic())
         self._bytes += len(record.body) + len(record.payload)
         return held
 
     def note_passed_on(self, held: HeldRecord, way: Count) -> None:
-        """Note that JetStream or upstream's writer has the record. Further calls have no effect.
+        """Remove a record that JetStream or upstream's writer now has, and call its `on_passed_on`.
+
+        Further calls for the same record have no effect.
 
         Args:
-            way: metric that counts the records with this destination.
+            way: metric that counts the records passed on to this destination.
         """
         if held.is_passed_on:
             return
@@ -77,7 +82,7 @@ class HeldRecords:
         self._fewer.set()
 
     def measure(self) -> None:
-        """Set the gauges."""
+        """Set the metrics for the number, the bytes and the greatest age of the held records."""
         oldest = next(iter(self._held.values()), None)
         metrics.HELD.set(len(self._held))
         metrics.HELD_BYTES.set(self._bytes)

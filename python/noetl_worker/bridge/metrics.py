@@ -43,12 +43,12 @@ FEED_LAG.labels("0")
 
 
 class _OwnFamilies(Collector):
-    """Collector of the bridge's metrics. The registry has the worker's metrics too, and these are left out."""
+    """Collector of the bridge's metrics only. The shared registry has the worker's metrics too."""
 
     def collect(self) -> Iterator[Metric]:
         return (family for family in REGISTRY.collect() if family.name.startswith(_OWN))
 
 
 def exposition() -> bytes:
-    """Return the text for GET /metrics."""
+    """Return the bridge's metrics in the Prometheus text format, for GET /metrics."""
     return generate_latest(_OwnFamilies())

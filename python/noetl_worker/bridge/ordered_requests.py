@@ -1,5 +1,4 @@
-"""Requests to a peer that answers in the order of the requests. Acknowledgements and forwarded records are such
-requests."""
+"""Requests, sent without waiting, to a server that answers them in order: acknowledgements and forwarded records."""
 
 from __future__ import annotations
 
@@ -12,15 +11,16 @@ from typing import Final
 from noetl_worker.bridge.peer import Peer, PeerSilent
 
 ANSWER_S: Final = 10.0
-"""Seconds without an answer after which the connection is opened again."""
+"""Seconds without an answer to a request after which the connection is closed and opened again."""
 
 
 class OrderedRequests:
-    """Sends requests on one connection, without waiting for each answer. Unanswered requests are sent again on the next
-    connection.
+    """Client that sends requests on one connection without waiting for each answer.
+
+    If the connection ends, unanswered requests are sent again on the next connection.
 
     Args:
-        read_answer: reads one answer. Raises NotARecord for other data.
+        read_answer: reads one answer. Raises NotARecord for invalid data.
     """
 
     def __init__(self, peer: Peer, read_answer: Callable[[asyncio.StreamReader], Awaitable[object]]) -> None:
@@ -37,7 +37,10 @@ class OrderedRequests:
         return bool(self._unanswered)
 
     def put(self, request: bytes, on_answered: Callable[[], None] = lambda: None) -> None:
-        """Send a request, again on each new connection, until the peer answers. Then call `on_answered`."""
+        """Send a request, and call `on_answered` once the peer has answered it.
+
+        The request is sent again on each new connection until then.
+        """
         if not self._unanswered:
             self._waits_since = time.monotonic()
         self._unanswered.append((request, on_answered))
@@ -51,7 +54,7 @@ class OrderedRequests:
             await self._answered.wait()
 
     async def run(self) -> None:
-        """Keep the connection open until cancelled."""
+        """Keep a connection to the peer open, send the requests and read the answers, until cancelled."""
         await self._peer.serve(self._session)
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,6 +1,6 @@
-"""Connection to a server of upstream's feed. Whenever the connection ends, it is opened again.
+"""Connection from the bridge to a server of upstream's feed. Whenever the connection ends, it is opened again.
 
-The server's name is looked up for each connection, since its address may have changed.
+The server's host name is resolved again for each connection, since its address may have changed.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _ENDS: Final = (
     asyncio.TimeoutError,
     NotARecord,
 )
-"""Errors after which the connection is opened again. The look-up of a name raises UnicodeError and RuntimeError."""
+"""Errors after which the bridge connects again. Resolving a host name may raise UnicodeError and RuntimeError."""
 log = structlog.get_logger("noetl_worker.bridge")
 
 
 class PeerSilent(OSError):
-    """A peer that has not answered in time, or has sent an answer without a request."""
+    """Error of a connection: the peer has not answered within the time limit, or has answered without a request."""
 
 
 class Peer:
-    """A server that the bridge connects to.
+    """A server of upstream's feed that the bridge connects to, again after each failure.
 
     Args:
         what: role of the server, for the log.
@@ -50,7 +50,7 @@ class Peer:
         self._outage = Outage()
 
     async def serve(self, session: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
-        """Connect and run `session`. When the connection ends, do both again, until cancelled."""
+        """Connect and run `session` on the connection. Whenever the connection ends, connect again, until cancelled."""
         while True:
             try:
                 await self._once(session)
@@ -73,7 +73,7 @@ class Peer:
             writer.transport.abort()
 
     def works(self) -> None:
-        """Note that the peer answers. This resets the delay before a new connection, and ends a logged outage."""
+        """Note that the peer has answered. Reset the delay before a reconnect, and log the end of an outage, if any."""
         self._failures = 0
         if (line := self._outage.note_success()) is not None:
             log.info("bridge_peer_back", peer=self.what, address=str(self.address), **line)
@@ -91,7 +91,7 @@ class Peer:
 
 
 def keep_alive(writer: asyncio.StreamWriter) -> None:
-    """Have the system probe a silent peer (TCP keep-alive), so that the bridge notices a vanished peer."""
+    """Turn on TCP keep-alive for a connection, so that the bridge notices a peer that has vanished."""
     with suppress(OSError):  # the connection is closed already
         for option in SOCKET_OPTIONS:
             writer.get_extra_info("socket").setsockopt(*option)

@@ -18,20 +18,20 @@ _MOST_SHOWN: Final = 80
 
 
 class NotARecord(NoetlWorkerError):
-    """Data that are no record of a command. The error's text says why."""
+    """Error for received data that are not a valid record of a command. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedRecord:
     sequence: int
-    """Number of the record (`global_sequence`). The acknowledgement has the same number."""
+    """Number of the record (`global_sequence`). The acknowledgement to the publisher repeats it."""
     event_id: str
     execution_id: str
     pool: str
     payload: bytes
-    """The notification, byte for byte."""
+    """The command's notification, as UTF-8 JSON, unchanged."""
     body: bytes
-    """The body of the frame, byte for byte, for upstream's writer. Empty for a record from a coordinator."""
+    """The received frame's body, unchanged, for upstream's writer. Empty if a coordinator sent the record."""
 
     @property
     def is_for_system_pool(self) -> bool:
@@ -48,10 +48,10 @@ def read_record(body: bytes) -> FeedRecord:
 
 
 def parse_record(fields: object, body: bytes) -> FeedRecord:
-    """Return the record with these fields. Raise NotARecord if the fields are not those of a record.
+    """Return a FeedRecord from the parsed JSON `fields`. Raise NotARecord if a field is missing, unknown or invalid.
 
     Args:
-        body: the JSON of the record, to be passed on unchanged.
+        body: the record's original JSON, for forwarding unchanged.
     """
     if not isinstance(fields, dict) or fields.keys() != _FIELDS:
         raise NotARecord("the frame has other fields than a record of a command")
@@ -75,7 +75,12 @@ def parse_record(fields: object, body: bytes) -> FeedRecord:
 
 
 def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
-    """Parse a JSON object. Raise NotARecord for any other text; the error calls the text `what`."""
+    """Parse a JSON object. Raise NotARecord if `text` is no JSON object.
+
+    Args:
+        text: the received JSON.
+        what: name for the text in the error, such as `payload`.
+    """
     try:
         found = json_text.loads(text)
     except DocumentError as error:
@@ -86,5 +91,5 @@ def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
 
 
 def _token(text: str) -> str:
-    """Replace characters that a token of a NATS subject must not have by `_`. The notification is not changed."""
+    """Replace characters that a token of a NATS subject must not contain by `_`."""
     return _NOT_IN_A_TOKEN.sub("_", text)

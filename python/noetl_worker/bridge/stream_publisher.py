@@ -1,4 +1,4 @@
-"""Publisher of records to JetStream, many at a time.
+"""Publisher of the bridge's command records to JetStream. It does not wait for one answer before the next publish.
 
 A publish without an answer is repeated with the same message id, so that JetStream stores the record only once.
 """
@@ -25,7 +25,7 @@ from noetl_worker.remote.jetstream.connection import Connection
 from noetl_worker.text import json_text
 
 _TURN_S: Final = 1.0
-"""Seconds between two checks for publishes without an answer."""
+"""Seconds between two checks whether JetStream has left a publish unanswered."""
 _HEADERS_BYTES: Final = 256
 _NO_STREAM: Final = "no stream takes the subject"
 log = structlog.get_logger("noetl_worker.bridge")
@@ -57,16 +57,16 @@ class StreamPublisher:
 
     @property
     def most_bytes(self) -> int:
-        """Size of the largest notification that the NATS server takes."""
+        """Size in bytes of the largest notification that the NATS server accepts."""
         return self._connection.client.max_payload - _HEADERS_BYTES
 
     def put(self, held: HeldRecord) -> None:
-        """Publish a record until JetStream has stored it."""
+        """Queue a record for publishing. It is published again until JetStream has stored it."""
         self._to_send.append(held)
         self._wanted.set()
 
     async def run(self) -> None:
-        """Publish until cancelled."""
+        """Publish the queued records, again after each failure, until cancelled."""
         ticking = asyncio.ensure_future(self._tick())
         try:
             while True:
@@ -92,14 +92,17 @@ class StreamPublisher:
         return oldest is not None and time.monotonic() - oldest.sent_s > TIMEOUT_S
 
     def _send_all_again(self) -> None:
-        """Publish the unanswered records again. A NATS server that ended may have lost the records or its answers."""
+        """Queue all unanswered records for publishing again, after a timeout or a reconnect to NATS.
+
+        A NATS server that ended may have lost the records or its answers.
+        """
         self._to_send.extendleft(reversed(self._sent.values()))
         metrics.RESENT.inc(len(self._sent))
         self._sent.clear()
         self._wanted.set()
 
     async def _recover(self) -> None:
-        """Wait after a failure, then create the stream if it does not exist."""
+        """Wait for the retry delay after a failed publish, then create the stream if it does not exist."""
         await asyncio.sleep(backoff.delay_s(self._failures, 0.25, 5.0, jitter=0.5))
         if self._connection.is_connected:
             try:
@@ -108,7 +111,7 @@ class StreamPublisher:
                 self._failed(str(error))
 
     async def _send(self) -> None:
-        """Publish the waiting records. After a failure, publish only one record, until JetStream has stored it."""
+        """Publish the queued records. After a failure, publish one at a time until JetStream has stored a record."""
         client = self._connection.client
         while self._to_send and self._connection.is_connected and not (self._failures and self._sent):
             held = self._to_send.popleft()
@@ -163,7 +166,10 @@ class StreamPublisher:
 
 
 def _read_answer(message: Msg) -> tuple[str, bool]:
-    """Return why JetStream did not store a record ("" if it did), and True if the record was stored before."""
+    """Parse JetStream's answer to a publish.
+
+    Return why the record was not stored ("" if it was), and whether JetStream already had it.
+    """
     if not message.data:
         status = (message.headers or {}).get("Status", "")
         return (_NO_STREAM if status == "503" else f"JetStream answers {status or 'nothing'}"), False

@@ -33,7 +33,7 @@ _COMMANDS: Final = {
     "replay": ("replay:replay", "Run a command of the control plane here, and report nothing to it."),
     "completion": ("completion:completion", "The completion script of a shell."),
 }
-"""Commands by name. A value has `module:function`, and the command's line in `noetl-worker --help`."""
+"""Commands of the command line, by name. Each value is (`module:function` that runs the command, its help line)."""
 _USAGE: Final[Any] = typer.BadParameter.__base__
 """Base class of typer's errors for wrong flags and arguments. typer itself exports only the subclass BadParameter."""
 _PROCESSES: Final = ("run", "bridge")
@@ -63,8 +63,7 @@ def _default(
 
 
 def _exit_code_after(error: NoetlWorkerError, command: str) -> int:
-    """Show the error that ended a command, and return the exit code for the error. Services log the error (see
-    `_PROCESSES`)."""
+    """Print the error that ended a command, and return the exit code for it. A service logs the error instead."""
     if command in _PROCESSES:
         from noetl_worker.observability.last_words import log_failure
 
@@ -83,8 +82,8 @@ def app_for(words: Sequence[str] = (), *, names_alone: bool = False) -> typer.Ty
 
     Args:
         words: words typed after the program's name.
-        names_alone: add only the commands' names, without loading the commands. A shell that completes a name needs no
-            more.
+        names_alone: add only the commands' names, without loading the commands. That is enough for a shell that
+            completes a command's name.
     """
     app = typer.Typer(
         name="noetl-worker",

@@ -104,8 +104,10 @@ def _show(text: str, found: list[Mistake], files: int) -> None:
 def _find_mistakes(
     paths: list[Path], flags: Mapping[str, object], stdin_filename: str, *, only_playbooks: bool
 ) -> tuple[list[Mistake], int, bool]:
-    """Return the mistakes, the number of playbooks, and True if `check` has to fail. With `strict`, a warning is
-    enough."""
+    """Check playbooks. Return the mistakes, the number of playbooks, and whether `check` has to fail.
+
+    An error makes `check` fail; with the setting `strict`, a warning does too.
+    """
     from noetl_worker.authoring.lint.files import inspect, playbooks_in
     from noetl_worker.authoring.lint.settings_file import settings_beside
     from noetl_worker.tools.registry import Registry

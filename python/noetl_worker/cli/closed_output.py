@@ -1,4 +1,4 @@
-"""Standard output that drops further text once the reading program has ended, as after `| head -1`."""
+"""Standard output that drops further text once the program that reads the pipe has ended, as after `| head -1`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StandardOutput:
-    """Standard output for a console. If the reading program has ended, writing raises nothing and work goes on."""
+    """Standard output that ignores a closed pipe, so that a command goes on after its reader (`| head`) has ended."""
 
     def __init__(self) -> None:
         self._stream: Final = sys.stdout
@@ -31,7 +31,7 @@ class StandardOutput:
         self._do(self._stream.flush)
 
     def exit_code(self, code: int) -> int:
-        """Return `code`. Raises BrokenPipeError if some output was lost, so that the command ends quietly."""
+        """Return `code`, or raise BrokenPipeError if the pipe was closed, so that the command ends silently."""
         if self._is_closed:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         return code

@@ -67,8 +67,10 @@ def steps(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def answer_the_shell() -> list[str] | None:
-    """Prepare typer if a shell's completion script runs this process. Return the words typed so far; None if no script
-    asks."""
+    """Set typer up for completion if a shell's completion script started this process.
+
+    Return the words typed so far on the command line, or None if no completion script started the process.
+    """
     if _VARIABLE not in os.environ:
         return None
     from typer.completion import completion_init  # type: ignore[attr-defined]

@@ -61,7 +61,7 @@ def _rows(reading: SettingsReading) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _written(value: Any) -> str:
-    """Return a value as text for the setting's variable, such as `a=1,b=2`. Secrets and logins are left out."""
+    """Format a setting's value as in its environment variable, such as `a=1,b=2`. Hide secrets, remove logins."""
     if isinstance(value, Secret):
         return _HIDDEN if value else ""
     if isinstance(value, Mapping):
@@ -75,7 +75,7 @@ def _written(value: Any) -> str:
 
 
 def settings_markdown() -> str:
-    """Return the list of all settings for docs/settings.md. A table with names of forty letters would be too wide."""
+    """Return a Markdown list of all settings for docs/settings.md. A table would be too wide for the long names."""
     return "".join(f"{_names(line)}:\n{_meaning(line)}\n" for line in SETTINGS)
 
 

@@ -186,8 +186,8 @@ async def _for_each(
         ids: numbers of the dead letters; empty: all dead letters that have the reason and the age.
         act: applies the action to one dead letter. Returns False if the action failed.
         done_word: past participle of the action for the output, such as `deleted`.
-        reason: a kind of dead letter, or text of its reason. A text that no dead letter has is an error.
-        older_than_s: least age of a dead letter in seconds; None: any age.
+        reason: only dead letters of this kind, or with this text in their reason. An unknown text is an error.
+        older_than_s: only dead letters older than this, in seconds; None: any age.
     """
     from noetl_worker.cli.views.dead_letter import REASONS, ShownDeadLetter
 

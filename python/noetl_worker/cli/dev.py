@@ -134,7 +134,7 @@ def dev(
 
 
 def prepare_session(log_level: LogLevel) -> None:
-    """Refuse systems that are not POSIX, say once that the Rust engine is missing, and set the level of the log."""
+    """Prepare this process for `dev`: require POSIX, warn once if the Rust engine is missing, set the log level."""
     require_posix()
     notice_missing_engine()
     from noetl_worker.observability.logging import configure_logging
@@ -150,7 +150,12 @@ def _refuse_pairs(*, is_given: bool, has_step: bool, is_both: bool) -> None:
 
 
 def _has_mistakes(playbook: Path, dialect: Dialect, *, strict: bool, anyway: bool) -> bool:
-    """Show the mistakes that `check` finds. Return True if a mistake forbids running the playbook."""
+    """Print the mistakes that `check` finds in a playbook. Return True if the playbook must not run because of them.
+
+    Args:
+        strict: a warning forbids the run too.
+        anyway: run the playbook in spite of errors.
+    """
     from noetl_worker.authoring.lint.first_look import look_at
 
     found = look_at(playbook, plane=dialect.value)
@@ -194,7 +199,7 @@ async def _run_at_each_change(
 
 
 def reporting(file: Path) -> Callable[[DevControlPlane, int], Awaitable[None]]:
-    """Return a function that writes the execution page to `file`.
+    """Return a function that writes the HTML page of a finished execution to `file`.
 
     Raises PlaybookError if `file` is a folder, or is in a folder that does not exist.
     """
@@ -217,7 +222,7 @@ def reporting(file: Path) -> Callable[[DevControlPlane, int], Awaitable[None]]:
 
 
 def parse_override(text: str) -> tuple[str, JsonValue]:
-    """Parse `workload.x=1` as ("workload.x", 1). A value that is no JSON is a text."""
+    """Parse the flag value `workload.x=1` as ("workload.x", 1). A value that is not JSON is taken as a string."""
     from noetl_worker.errors import DocumentError
     from noetl_worker.text import json_text
 

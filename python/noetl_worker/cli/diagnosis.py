@@ -40,24 +40,23 @@ _ENDS: Final = ("command.completed", "command.failed")
 _SHOWN: Final = frozenset({"command.issued", "command.claimed", "command.started", "call.done", "call.error", *_ENDS})
 _MOST_CHARS: Final = 300
 _BEYOND: Final = "acknowledged, or passed over"
-"""State of a message that the durable will not deliver again. The message was acknowledged, or the filters excluded it.
-"""
+"""Text for a command's message that the durable will not deliver again: acknowledged, or excluded by its filters."""
 _SOURCES: Final = ("plane", "machine", "NATS")
-"""Sources of facts, in order of preference. `why` shows the conclusion of the first source that has a conclusion."""
+"""Sources that `why` asks about a command, most trusted first. `why` shows the first conclusion that it gets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
     source: str
-    """Source of the fact: machine, NATS or plane."""
+    """Source of the fact: `machine` (this machine's workers and outbox), `NATS` or `plane` (the control plane)."""
     at: str
-    """Time of the fact (RFC 3339); empty if unknown, or if the fact holds now."""
+    """Time at which the fact happened (RFC 3339); empty if unknown, or for a fact about the present."""
     text: str
 
 
 @dataclass(slots=True)
 class Story:
-    """All facts known of a command or execution, and the conclusion from them."""
+    """The answer of `noetl-worker why`: all known facts about a command or execution, and the conclusion from them."""
 
     command_id: str
     conclusion: str = ""
@@ -91,7 +90,10 @@ class Diagnosis:
         """Text that says that no control plane answers; empty if a control plane has answered."""
 
     async def ask(self) -> Story:
-        """Ask all sources. If a source cannot be asked, nothing is raised, and `Story.unknown` names the source."""
+        """Collect the facts from the outbox, this machine's workers, NATS and the control plane.
+
+        A source that cannot be asked raises nothing: `Story.unknown` names the source.
+        """
         self._ask_outbox()
         await self._ask_workers()
         await self._ask_nats()
@@ -100,12 +102,10 @@ class Diagnosis:
         return self._conclude(f"nothing is known of it: {why}")
 
     async def ask_plane_alone(self, *, is_interrupted: bool) -> Story:
-        """Return what the control plane knows about the command, without asking NATS, workers and outbox.
-
-        The caller has started this plane to serve a stored run of `dev`.
+        """Collect only the facts from the control plane, which the caller has started to serve a stored run of `dev`.
 
         Args:
-            is_interrupted: the run was interrupted, though the plane shows the run as running.
+            is_interrupted: the stored run was interrupted, although the plane shows it as running.
         """
         self._running = "was interrupted" if is_interrupted else self._running
         await self._ask_plane()
@@ -132,7 +132,7 @@ class Diagnosis:
     # ── this machine ──
 
     async def _ask_workers(self) -> None:
-        """Ask the workers of this machine, at their probe ports, whether a worker runs the command."""
+        """Ask each worker on this machine, at its probe port, whether it is running the command."""
         addresses = addresses_here(self._settings.metrics_bind, outbox_directory(self._settings.outbox_dir))
         for look in await ask_workers(addresses):
             name = (look.get("worker") or {}).get("worker_id", "a worker")
@@ -205,8 +205,8 @@ class Diagnosis:
     async def _search(self, client: Any, stream: str) -> Search:
         """Find the command's message in the stream.
 
-        On the Rust plane the message's subject ends in the execution's id, so this subject is searched first. If that
-        finds nothing, the newest messages of the stream are searched.
+        On the Rust plane the subject ends in the execution's id, so messages with this subject are searched first. If
+        none matches, the newest messages of the stream are searched.
         """
         sought = self._story.command_id.encode()
 
@@ -355,10 +355,10 @@ def _read_notification(data: bytes) -> Envelope | None:
 
 
 def _state(message: StoredMessage, found: Found, settings: Settings) -> tuple[str, str]:
-    """Return the state of a message and a conclusion, both as text for people.
+    """Return two texts for people: the delivery state of a command's message, and the conclusion from this state.
 
-    JetStream does not tell how often a message was delivered. So both texts are inferred from the durable's position in
-    the stream.
+    JetStream does not tell whether a message was delivered. So both texts are inferred from how far the durable has
+    delivered and acknowledged the stream.
     """
     info = found.durable_info
     if info is None:
@@ -402,9 +402,9 @@ def _error_text(event: Mapping[str, Any]) -> str:
 
 
 def _end_text(end: Mapping[str, Any]) -> str:
-    """Return how a command ended, as text for people.
+    """Describe how a command ended, from its command.completed or command.failed event.
 
-    On the Rust plane a command is completed even if its tool failed; the event then has the tool's status.
+    On the Rust plane a command is completed even if its tool failed. The event then has the tool's status.
     """
     if end["event_type"] == "command.failed":
         return "failed"
@@ -413,6 +413,9 @@ def _end_text(end: Mapping[str, Any]) -> str:
 
 
 def _worker(events: Sequence[Mapping[str, Any]]) -> str:
-    """Return the last worker that the events name. On the Python plane the command.claimed event names no worker."""
+    """Return the name of the worker that ran a command, from the newest event that names one.
+
+    On the Python plane the command.claimed event names no worker.
+    """
     workers = (context_of(event).get("worker_id") for event in reversed(events))
     return str(next(filter(None, workers), "a worker"))

@@ -1,4 +1,4 @@
-"""The warning that there is no Rust engine: one line, shown once to each user of a machine."""
+"""The one-line warning that the Rust engine is not installed. Each user of a machine sees it once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ _MARKER: Final = "python-engine-noticed"
 
 
 def notice_missing_engine() -> None:
-    """Import the engine, and print a warning if the Rust engine is missing. Each user sees the warning once: a file in
-    the state directory records that."""
+    """Print a warning if the Rust engine is missing, but only once for each user of the machine.
+
+    A file in the user's state directory records that the warning was printed.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         from noetl_worker.engine import chosen as engine  # noqa: F401
@@ -21,7 +23,7 @@ def notice_missing_engine() -> None:
 
 
 def _is_first_time() -> bool:
-    """Write the file that records the printed warning. Return False if the file existed before, else True."""
+    """Create the file that records that the warning was printed. Return True unless the file existed before."""
     from noetl_worker.pipeline.outbox.directory import make_file, state_directory
 
     marker = state_directory("dev") / _MARKER

@@ -26,7 +26,7 @@ _USUAL: Final = Dialect("python")
 _STEP: Final = "exec"
 _COMMAND: Final = "1:exec:2"
 _SERVER: Final = "http://exec.invalid"
-"""Address that tools see as `server_url`. No server has this address, and no request is sent there."""
+"""Dummy address that tools see as `server_url`, since `exec` has no control plane. No request is sent to it."""
 
 
 @with_setting_flags(shown=("command_timeout_s", "isolation", "result_max_bytes"))
@@ -75,8 +75,10 @@ def exec_(
 def local_command(
     kind: str, config: JsonValue, given: Mapping[str, JsonValue], variables: Mapping[str, JsonValue]
 ) -> tuple[dict[str, JsonValue], Envelope]:
-    """Return a command of one tool and its notification. The command has the fields of a control plane's answer to a
-    claim."""
+    """Return a command that runs one tool, and a notification for it.
+
+    The command has the same fields as a control plane's response to a claim.
+    """
     context: dict[str, JsonValue] = {
         "tool_config": config,
         "input": dict(given),
@@ -125,8 +127,11 @@ async def _run(
 
 
 class NoPlane:
-    """Transport in place of a control plane. It answers requests for credentials from files, tells tools that nothing
-    is cancelled, and refuses other requests."""
+    """HTTP transport that stands in for a control plane while `exec` runs a tool.
+
+    The transport answers requests for credentials from files, reports that nothing is cancelled, and refuses all other
+    requests.
+    """
 
     def __init__(self, credentials: Mapping[str, Any]) -> None:
         self._credentials = credentials
@@ -158,7 +163,7 @@ class NoPlane:
 
 
 def json_argument(name: str, text: str) -> JsonValue:
-    """Parse JSON, `@FILE` with JSON or YAML, or `@-` for standard input.
+    """Parse the value of a command-line argument: JSON, `@FILE` with JSON or YAML, or `@-` for standard input.
 
     Raises:
         DocumentError: the text is neither JSON nor YAML, or the file cannot be read. The error names the argument.

@@ -24,17 +24,20 @@ _AT_ONCE: Final = 4
 _SHOWN_IDS: Final = 3
 _ERROR_CHARS: Final = 300
 _MOST_MESSAGES: Final = 20_000
-"""Largest number of messages that are read from the stream, from the newest message back."""
+"""Largest number of messages that `failures` reads from the command stream, starting with the newest."""
 
 
 @dataclass
 class FailureGroup:
-    """Failed executions with the same kind and step of the failed command, and the same error."""
+    """Executions that failed alike: the failed command has the same tool kind, step and error text in each.
+
+    Ids in the error text may differ.
+    """
 
     kind: str
     step: str
     error: str
-    """Error text of the group's first execution. The other texts differ only in ids."""
+    """Error text of the group's first execution. The other executions' error texts differ only in ids."""
     executions: list[str] = field(default_factory=list)
 
 
@@ -43,11 +46,11 @@ class FoundFailures:
     groups: list[FailureGroup]
     """Groups of failed executions, the largest first."""
     looked_at: int
-    """Number of executions that the plane was asked for."""
+    """Number of executions whose events were requested from the plane."""
     left_out: int
-    """Number of older executions that `--most` excluded."""
+    """Number of older executions that were not requested, since the flag `--most` limits the number."""
     notes: list[str]
-    """Lines about executions that the plane did not show."""
+    """Lines for the user about executions that the plane refused to return."""
 
 
 @with_setting_flags(shown=("nats_url", "server_url"))
@@ -107,7 +110,7 @@ async def _look(settings: Settings, seconds: float, most: int) -> FoundFailures:
 
 
 async def _executions(settings: Settings, seconds: float) -> list[int]:
-    """Return the ids of executions that had a command in the stream in the last `seconds`, the newest first."""
+    """Return the ids of executions with a command published to the stream in the last `seconds`, the newest first."""
     from noetl_worker.cli.nats_connection import connected
     from noetl_worker.envelope import decode_notification
     from noetl_worker.remote.jetstream.consumer import find_stream
@@ -143,8 +146,9 @@ async def _read(plane: Plane, execution_id: int, notes: list[str]) -> ExecutionR
 
 
 def _grouped(runs: Sequence[ExecutionRun]) -> list[FailureGroup]:
-    """Return the failed executions, grouped by their failed commands. An execution that failed without a failed
-    command is grouped by its own error.
+    """Return the failed executions, grouped by tool kind, step and error text of their failed commands.
+
+    An execution that failed without a failed command is grouped by its own error.
     """
     from noetl_worker.authoring.run_page.run import CommandState
     from noetl_worker.observability.repeated_lines import replace_ids

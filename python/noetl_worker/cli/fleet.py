@@ -14,7 +14,9 @@ from noetl_worker.settings.settings import Settings
 
 
 async def fleet_looks(settings: Settings) -> list[dict[str, Any]]:
-    """Return the state of each worker: over NATS with NOETL_WORKER_FLEET=nats, else from the plane's registry.
+    """Return the state of each worker of the durable.
+
+    With NOETL_WORKER_FLEET=nats the workers are asked over NATS, else the plane's registry of workers is read.
 
     Raises:
         NatsUnavailable, ControlPlaneError: NATS or the plane cannot be reached.

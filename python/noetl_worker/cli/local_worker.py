@@ -1,4 +1,4 @@
-"""The worker of `dev` and `test`. It runs on the event loop of the command, with settings for a laptop."""
+"""The worker that the commands `dev` and `test` run inside their own process, with settings for a laptop."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ _RULES: Final = (
     "NOETL_WORKER_ALLOW_NAMESPACES",
     "NOETL_WORKER_UNDEFINED",
 )
-"""Variables that a worker of `dev` reads from the environment, as `run` does. They say what commands may do here."""
+"""Environment variables that the worker of `dev` and `test` obeys too. They restrict what commands may do."""
 
 
 def local_settings(
     nats_url: str, server_url: str, dialect: Dialect, token: str = "", *, machine: Mapping[str, str] | None = None
 ) -> SettingsReading:
-    """Return the settings of a worker on a laptop. Both URLs belong to one session of `dev` or `test`.
+    """Return the settings of a worker for a session of `dev` or `test` on a laptop.
 
     Args:
-        token: bearer token that the control plane asks for; "" for none.
-        machine: variables of this machine; default `os.environ`. {} for a caller that runs no tool.
+        nats_url: NATS of the session.
+        server_url: control plane of the session.
+        token: bearer token that the control plane requires; "" for none.
+        machine: environment variables; default `os.environ`. {} for a caller that runs no tool.
     """
     of_machine = os.environ if machine is None else machine
     listed = of_machine.get("NOETL_KEYCHAIN_ENV_VARS", "").replace(" ", "").split(",")
@@ -75,10 +77,10 @@ async def local_worker(
     Args:
         nats_url: NATS of the session of `dev` or `test`.
         server_url: control plane of the session.
-        token: bearer token that the control plane asks for; "" for none.
-        kinds: kinds that will run. The processes of these kinds start now, so that no first command waits for them.
+        token: bearer token that the control plane requires; "" for none.
+        kinds: tool kinds that will run. Their processes start at once, so that no command has to wait for them.
         tools: tools that the worker has besides the usual tools.
-        machine: variables of this machine, as in `local_settings`.
+        machine: environment variables, as in `local_settings`.
     """
     from noetl_worker.pipeline.command.tool_rules import make_registry
 

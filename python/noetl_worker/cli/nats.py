@@ -105,7 +105,7 @@ def resume(
 
 
 def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
-    """Pause the durable for these seconds; with 0, end its pause. Say what the durable does now."""
+    """Pause the durable for `for_s` seconds, or end its pause if `for_s` is 0. Print the durable's new state."""
 
     async def work(connection: Connection, settings: Settings) -> int:
         from noetl_worker.remote.jetstream.consumer import find
@@ -128,7 +128,12 @@ def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
 
 
 def with_nats(work: Callable[[Connection, Settings], Awaitable[int]], flags: SettingFlags, name: str) -> None:
-    """Run an operator's command on a NATS connection of this name. Raises typer.Exit with the command's exit code."""
+    """Open a NATS connection, run `work` on it, and raise typer.Exit with the exit code that `work` returns.
+
+    Args:
+        work: body of a CLI command.
+        name: name of the connection, which NATS shows to operators.
+    """
     from noetl_worker.cli.nats_connection import connected
 
     async def run(settings: Settings) -> int:

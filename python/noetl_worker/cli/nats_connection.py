@@ -1,4 +1,4 @@
-"""The NATS connection of a command that an operator typed."""
+"""The NATS connection of a CLI command, such as `noetl-worker doctor`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from noetl_worker.settings.settings import Settings
 
 @asynccontextmanager
 async def connected(settings: Settings, name: str) -> AsyncIterator[Connection]:
-    """Provide a NATS connection with this name, and close it at the end. Connecting is tried once. Raises the errors of
-    `connect`."""
+    """Provide a NATS connection for a `with` block, and close it after the block.
+
+    The connection is attempted only once. Raises the errors of `connect`.
+
+    Args:
+        name: name of the connection, which NATS shows to operators.
+    """
     connection = await connect(settings, name, attempts=1)
     try:
         yield connection

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = ("python_packages", "packages_dir", "packages_mb", "uv_config", "pythons")
 _READ: Final = ("code", "code_b64", "script", "deps", "python")
-"""Fields of a python step that name packages, or hold code that may name packages."""
+"""Fields of a python step that determine its packages and interpreter, including its code, which may name packages."""
 
 app = typer.Typer(
     help="Packages of python steps: install them before a worker runs, list and remove them.",
@@ -118,8 +118,10 @@ async def _prefetch(settings: Settings, steps: Sequence[tuple[str, Mapping[str, 
 
 
 def _steps(paths: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the python steps of playbooks: `FILE:LINE` of the step, and its fields that name packages. Steps whose
-    packages depend on templates are left out."""
+    """Yield each python step of playbooks: its position `FILE:LINE`, and the fields that determine its packages.
+
+    A step whose packages depend on templates is skipped, with a message to the user.
+    """
     from noetl_worker.authoring.dev.positions import read_text
     from noetl_worker.authoring.lint.files import playbooks_in
     from noetl_worker.authoring.outline import mapping, tool_parts

@@ -1,7 +1,7 @@
-"""A fast reader of the values of flags and arguments, without pydantic.
+"""Fast conversion of command-line values to their types, in place of typer's slow conversion by pydantic.
 
-typer 0.29 builds a pydantic adapter for each value. Most commands spend more time on these adapters than on anything
-else. This reader knows the types of our commands. typer reads values of other types, and reports wrong values.
+typer 0.29 builds a pydantic adapter for each value, which takes most of the time of many commands. This module converts
+the types that our commands use. typer still converts all other types, and reports invalid values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ _NONE: Final = object()
 
 
 def read_plainly() -> None:
-    """Make typer use this reader. A version of typer without `build_runtime_param` keeps its own reader."""
+    """Make typer convert command-line values without pydantic, which is slow.
+
+    A version of typer without `build_runtime_param` is left unchanged.
+    """
     core: Any = import_module("typer.core")
     by_typer = getattr(core, "build_runtime_param", None)
     if by_typer is not None:
@@ -25,7 +28,7 @@ def read_plainly() -> None:
 
 
 class _PlainValue:
-    """Replacement for `typer._coercion.RuntimeParam`."""
+    """Converter of one command-line value, a fast replacement for `typer._coercion.RuntimeParam`."""
 
     def __init__(self, descriptor: Any, by_typer: Any) -> None:
         self._descriptor, self._by_typer = descriptor, by_typer
@@ -50,7 +53,7 @@ class _PlainValue:
 
 
 def _read(value: Any, kind: Any) -> Any:
-    """Return a value as the type `kind`; _NONE if this reader does not know the type, or the value is wrong."""
+    """Convert a command-line value to the type `kind`. Return _NONE for an unknown type or an invalid value."""
     if kind in (str, bool):
         return value if isinstance(value, kind) else _NONE
     if not isinstance(kind, type) or not isinstance(value, (str, kind)):

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from noetl_worker.authoring.dev.playbook_tests.tests_run import FinishedTest
 
 _CHECKED: Final = ("NW1", "NW201", "NW402")
-"""Codes of mistakes that make all tests of a playbook fail, whichever steps are replaced: a wrong key or type, an
-unknown kind, an arc to no step."""
+"""Codes (or prefixes of codes) of mistakes with which no test of a playbook is run, since all would fail.
+
+They mean a wrong key or type, an unknown tool kind, and an arc to a missing step.
+"""
 
 
 def playbook_tests(
@@ -66,7 +68,10 @@ def playbook_tests(
 
 
 def _refuse_mistakes(playbooks: Iterable[Path], dialect: Dialect) -> None:
-    """Raise PlaybookError if a playbook has a mistake of `_CHECKED`. The error has one line for each mistake."""
+    """Raise PlaybookError if a playbook has a mistake with a code in `_CHECKED`, so that no test of it can pass.
+
+    The error has one line for each mistake.
+    """
     from noetl_worker.authoring.lint.first_look import look_at
 
     found = [one for playbook in sorted(playbooks) for one in look_at(playbook, plane=dialect.value, select=_CHECKED)]
@@ -75,7 +80,10 @@ def _refuse_mistakes(playbooks: Iterable[Path], dialect: Dialect) -> None:
 
 
 def _run_until_signal(session: Coroutine[Any, Any, None]) -> int:
-    """Run the session. Return 0, or after a signal the exit code that a shell reports for this signal."""
+    """Run a coroutine to its end, or until Ctrl-C or SIGTERM.
+
+    Return 0, or after a signal the exit code that a shell reports for it.
+    """
     try:
         event_loop.run(event_loop.until_signal(session))
     except KeyboardInterrupt:
@@ -86,8 +94,12 @@ def _run_until_signal(session: Coroutine[Any, Any, None]) -> int:
 
 
 def _interrupted_line(files: list[TestsFile], ended: int) -> str:
-    """Return a line with the interrupted test and the number of tests that did not begin. `ended`: number of tests that
-    had ended."""
+    """Return a line for the user with the test that was interrupted, and the number of tests that did not begin.
+
+    Args:
+        files: all files with tests, in the order of the run.
+        ended: number of tests that had ended before the interruption.
+    """
     from noetl_worker.authoring.dev.excerpts import printable
 
     left = [f"{file.file}:{test.line}: {test.name}" for file in files for test in file.tests][ended:]
@@ -96,8 +108,10 @@ def _interrupted_line(files: list[TestsFile], ended: int) -> str:
 
 
 async def _run(files: list[TestsFile], ends: list[FinishedTest], dialect: Dialect, limit_s: float) -> None:
-    """Run the tests of the files. Each finished test is printed and added to `ends` at once, so that a signal loses no
-    result."""
+    """Run the tests of the files. Print each finished test and append it to `ends` at once.
+
+    So an interruption by a signal loses no result.
+    """
     from noetl_worker.authoring.dev.excerpts import printable
     from noetl_worker.authoring.dev.playbook_tests.stand_in import StandInTool
     from noetl_worker.authoring.dev.playbook_tests.tests_run import run_tests

@@ -63,7 +63,7 @@ def replay(
 
 
 def _number(name: str) -> int | None:
-    """Return the event's id from a command's id or an event's id; None for any other text.
+    """Return the id of a command's command.issued event, given this id or a Rust command's id; None for other text.
 
     On the Rust plane a command's id is <execution>:<step>:<event>. A loop item's command has :i<item> at the end.
     """
@@ -119,8 +119,10 @@ async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: b
 
 
 def _say_what_is_lost(body: Any, envelope: Envelope) -> None:
-    """Warn of each config field in which a stored run has a mark in place of the secret. The tool would use the mark as
-    the secret."""
+    """Warn of each config field whose secret was redacted when the run was stored.
+
+    The tool of the replayed command would use the redaction mark as the secret.
+    """
     from noetl_worker.engine.pure.redact import MARK
 
     def places(value: Any, place: str) -> Iterator[str]:

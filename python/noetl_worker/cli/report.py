@@ -77,8 +77,8 @@ async def _read(flags: SettingFlags, name: str, source: str) -> tuple[ExecutionR
     secrets of the settings.
 
     Args:
-        name: id of the execution, or `last`.
-        source: argument that has the name, for errors.
+        name: id of the execution, or `last` for the newest stored run.
+        source: command-line argument that gave `name`, to be named in errors.
     """
     from noetl_worker.cli.stored_run import settings_to_ask, stored_run_plane
 
@@ -102,7 +102,7 @@ async def _read_run(
 
 
 async def write_report(settings: Settings, execution_id: int, file: Path) -> None:
-    """Read an execution, write its page to a file, and say so on standard error.
+    """Read an execution from the plane, and write its HTML page to a file. Print a summary line on standard error.
 
     Raises:
         ControlPlaneError: the plane cannot be reached, or knows no such execution.

@@ -1,4 +1,4 @@
-"""`noetl-worker run`: run the worker. Every setting is a flag, beside its environment variable."""
+"""`noetl-worker run`: run the worker. Every setting can be given as a flag or as an environment variable."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The command-line flags of the settings. Each setting has a flag. The flag's help shows the setting's variable, unit
 and default.
 
-Errors, `config` and the pages name a setting by its variable, even if the value came from the flag.
+Errors, `noetl-worker config` and the documentation name a setting by its environment variable, not by its flag.
 """
 
 from __future__ import annotations
@@ -20,35 +20,39 @@ from noetl_worker.settings.settings import SETTINGS
 from noetl_worker.settings.tools import ToolSettings
 
 SettingFlags: TypeAlias = dict[str, str | None]
-"""Text of each flag by the variable of its setting; None if the flag is not given. An argument of `load_settings`."""
+"""Values of the settings' flags, as typed, by the setting's environment variable. None if a flag was not given.
+
+`load_settings` takes this mapping.
+"""
 
 _NAMES: Final = {
     "max_concurrent": ("--concurrency", "-c"),
     "worker_id": ("--worker-id", "-n"),
     "log_level": ("--log-level", "-l"),
 }
-"""Long and short flag of each field whose flag is not named like the field."""
+"""Long and short flags, by settings field, of the fields that have a short flag or a differently named long flag."""
 _PANELS: Final = (
     ("Settings of NATS, the stream and the durable", NatsSettings.__annotations__),
     ("Settings of tools", ToolSettings.__annotations__),
 )
-"""Groups of flags in the help, each with its settings class. All other flags are in the group `Settings of the worker`.
-"""
+"""Groups of flags in `--help`: title, and names of the settings fields. All other flags are in a default group."""
 
 
 def long_flag(line: SettingLine) -> str:
-    """Return the long flag of a setting: `--ack-wait-s`."""
+    """Return the long flag of a setting, such as `--ack-wait-s` for the field `ack_wait_s`."""
     return _NAMES.get(line.field, (f"--{line.field.replace('_', '-')}",))[0]
 
 
 def with_setting_flags(
     shown: Collection[str] | None = None, *, short: bool = True
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that gives a command every setting as a flag. The command gets them as its parameter `flags`.
+    """Return a decorator that adds a flag for every setting to a CLI command.
+
+    The command gets the flags' values as its parameter `flags`.
 
     Args:
-        shown: fields whose flags the help shows; None: all. Flags that are not shown work too.
-        short: have the one-letter flags of `run`; False for a command that uses one of those letters itself.
+        shown: settings fields whose flags `--help` shows; None: all. Hidden flags work too.
+        short: add the one-letter flags of `run`; False for a command that uses one of those letters itself.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -82,7 +86,7 @@ def with_setting_flags(
 
 
 def _lines_with_file(line: SettingLine) -> list[SettingLine]:
-    """Return the setting. For a secret, return also a setting for the path of a file with the secret."""
+    """Return the setting in a list. For a secret, add a setting that holds the path of a file with the secret."""
     if not line.is_secret:
         return [line]
     meaning = f"path of a file that has what {line.variable} would"

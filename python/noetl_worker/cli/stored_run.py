@@ -1,5 +1,4 @@
-"""A temporary control plane that serves a stored run of `dev`. `report`, `why` and `replay` read the run from this
-plane."""
+"""A temporary control plane that serves a stored run of `dev`, so that `report`, `why` and `replay` can read it."""
 
 from __future__ import annotations
 
@@ -23,22 +22,22 @@ if TYPE_CHECKING:
 
 class StoredRunPlane(NamedTuple):
     flags: SettingFlags
-    """Settings (address, dialect and token) by which a command asks this plane."""
+    """Settings with which a command reaches this temporary plane: address, dialect and token."""
     name: str
     """Id of the command, if the user gave the id of a command or event; else the execution's id."""
     command: CommandRow | None
-    """The command whose id, or whose event's id, the user gave; None for the id of an execution."""
+    """The command that the user named by its id or the id of one of its events; None for the id of an execution."""
     newest_command: CommandRow | None
-    """The newest command of the execution whose id the user gave. None for any other id, or if there is no command."""
+    """The newest command of the execution that the user named by its id. None for another id, or without a command."""
     is_interrupted: bool
-    """True if the run was interrupted while commands were running; its events do not show this."""
+    """True if the stored run was interrupted before it ended. The events of the run do not show this."""
 
 
 @asynccontextmanager
 async def stored_run_plane(name: str) -> AsyncIterator[StoredRunPlane | None]:
-    """Provide a control plane that serves the stored run of `dev` with this id. Yield None if no stored run has the id.
+    """Provide, for a `with` block, a control plane that serves the stored run of `dev` with this id.
 
-    If the caller's block then raises TransportError, the error's text also says that no stored run has the id.
+    Yield None if no stored run has the id. If the block then raises TransportError, its text also says so.
 
     Args:
         name: id of an execution, a command or an event, or `last` for the newest run.
@@ -71,10 +70,9 @@ async def stored_run_plane(name: str) -> AsyncIterator[StoredRunPlane | None]:
 
 
 def settings_to_ask(flags: SettingFlags, stored: StoredRunPlane | None) -> Settings:
-    """Return the settings for asking the stored run; without a stored run, for asking the control plane in `flags`.
+    """Return the settings for requests to the plane of a stored run, or else to the control plane named in `flags`.
 
-    If that control plane is a running `dev` of this user, the settings get the token of `dev`. A token in `flags` has
-    precedence.
+    If the plane in `flags` is a running `dev` of this user, the settings get its token, unless `flags` have a token.
     """
     settings = load_settings(flags={**flags, **stored.flags} if stored else flags)
     if settings.internal_api_token:
@@ -88,9 +86,9 @@ def settings_to_ask(flags: SettingFlags, stored: StoredRunPlane | None) -> Setti
 
 
 def _find_run(name: str) -> tuple[str, Sequence[StoredRow]]:
-    """Return an id, and the rows of the stored run that contains this id; no rows if there is no such run.
+    """Find the stored run of `dev` that contains an id. Return the id and the run's rows, or no rows without a run.
 
-    `last` is replaced by the id of the newest run.
+    The name `last` is replaced by the id of the newest run.
     """
     try:
         if not state_directory("dev").exists():  # else libraries of `dev` are loaded, which may be missing

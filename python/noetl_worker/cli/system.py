@@ -1,5 +1,4 @@
-"""Code that several commands share: exit codes, the check for POSIX, the extra `local`, durations, a log of errors
-only."""
+"""Helpers that several CLI commands share: exit codes, the check for POSIX, durations, quiet logs, extra `local`."""
 
 from __future__ import annotations
 
@@ -26,8 +25,7 @@ _IS_POSIX: Final = os.name == "posix"
 
 
 def require_posix() -> None:
-    """Raise typer.Exit on a system that is not POSIX, and say what to do. Tools need the processes and signals of
-    POSIX."""
+    """End the command with advice on a system that is not POSIX, since tools need POSIX processes and signals."""
     if not _IS_POSIX:
         from noetl_worker.observability.last_words import EXIT_CANNOT_START
 
@@ -40,7 +38,7 @@ def require_posix() -> None:
 
 
 def run_quietly(work: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """Run the work of an operator's command. Only errors are logged."""
+    """Run the coroutine of a CLI command to its end, with a log that has only errors. Return the coroutine's result."""
     from noetl_worker.observability.logging import configure_logging
     from noetl_worker.process import event_loop
 
@@ -49,7 +47,13 @@ def run_quietly(work: Coroutine[Any, Any, ResultT]) -> ResultT:
 
 
 def parse_duration(flag: str, text: str, *, least_s: float = 0.0) -> float:
-    """Return the seconds of a typed duration: 90s, 20m, 12h, 7d. Raises SettingsError for any other text."""
+    """Return the seconds of a duration that a user typed: 90s, 20m, 12h, 7d.
+
+    Raise SettingsError for any other text, and for less than `least_s` seconds.
+
+    Args:
+        flag: name of the command-line flag, for the error.
+    """
     found = re.fullmatch(r"(\d{1,9})([smhd])", text.strip())
     seconds = int(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[found[2]] if found else -1.0
     if seconds < least_s:
@@ -66,8 +70,7 @@ def redacted_text(error: ControlPlaneError) -> str:
 
 @contextmanager
 def with_extra_local() -> Iterator[None]:
-    """Guard imports of packages from the extra `noetl-worker[local]`. If a package is missing, PlaybookError says how
-    to install the extra."""
+    """Guard imports of optional packages. If a package is missing, raise PlaybookError that tells how to install it."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`noetl-worker tools`: list the tool kinds, show the fields of one, print JSON Schemas, write docs/tools."""
+"""`noetl-worker tools`: list the tool kinds, show a kind's fields, print JSON Schemas, write docs/tools."""
 
 from __future__ import annotations
 
@@ -61,7 +61,10 @@ def _write_pages(folder: Path, tools: list[Tool[Any]], kind: str | None) -> None
 
 
 def _registry(*, plugins: bool) -> Registry:
-    """Return the tools that the settings allow. Without `plugins`, return all built-in tools, for the public pages."""
+    """Return a registry of the tools that the settings allow, or, without `plugins`, of all built-in tools.
+
+    The public documentation lists the built-in tools.
+    """
     from noetl_worker.pipeline.command.tool_rules import make_registry
     from noetl_worker.settings.settings import load_settings
     from noetl_worker.tools.registry import Registry
@@ -97,7 +100,7 @@ def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
 
 
 def _print_kind(tool: Tool[Any]) -> None:
-    """Print a tool's page of docs/tools, without its first comment and its last link."""
+    """Print the documentation page of a tool kind, as in docs/tools but without its first and last paragraph."""
     from noetl_worker.tools.docs.reference import reference_pages
     from noetl_worker.tools.requirements import missing
 

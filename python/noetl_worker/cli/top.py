@@ -61,7 +61,7 @@ def top(
 
 
 def _bare(address: str) -> str:
-    """Return an address as HOST:PORT, without `http://`. Raises SettingsError for an invalid address."""
+    """Return an address that a user typed as HOST:PORT, without `http://`. Raise SettingsError if it is invalid."""
     import httpx
 
     bare = address.removeprefix("http://").rstrip("/")
@@ -75,10 +75,10 @@ def _bare(address: str) -> str:
 
 
 async def _looks(settings: Settings, named: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the states of the named workers, or, without names, of this machine's workers.
+    """Ask workers for their state, at the addresses in `named`, or else all workers of this machine.
 
-    Without names, workers that have ended are left out. The token is not sent then, since another program may listen at
-    a worker's old address.
+    If `named` is empty, workers that have ended are left out. The debug token is not sent then, since another program
+    may listen at a worker's old address.
     """
     addresses = named or addresses_here(settings.metrics_bind, outbox_directory(settings.outbox_dir))
     looks = await ask_workers(addresses, settings.debug_token.reveal() if named else "")

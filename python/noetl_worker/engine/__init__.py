@@ -1,4 +1,4 @@
-"""The engine, in Rust and in Python: it decodes notifications, evaluates cases and redacts secrets.
+"""The engine, in Rust and in Python: the functions that decode notifications, evaluate cases and redact secrets.
 
 `chosen.py` has the public names (docs/library.md). The first use of a public name imports `chosen.py` and loads one of
 the two engines. So a CLI command that uses no public name loads no engine.

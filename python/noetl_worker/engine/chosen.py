@@ -39,12 +39,12 @@ VARIABLE: Final = "NOETL_WORKER_ENGINE"
 
 
 def load_engine(choice: str) -> tuple[str, Engine]:
-    """Return name and module of the engine for a choice of `auto`, `rust` or `python`.
+    """Import the engine for a choice of `auto`, `rust` or `python`, and return its name and module.
 
     Raises:
         SettingsError: `choice` is another word.
-        EngineUnavailable: `rust` was chosen and is not installed; or the versions of the installed Rust engine and the
-            package differ. Such an installation is broken, so this is an error under `auto` too.
+        EngineUnavailable: `rust` was chosen and is not installed; or, also for `auto`, the installed Rust engine has
+            another version than the package.
     """
     if choice not in ("auto", "rust", "python"):
         raise SettingsError(VARIABLE, choice, "one of auto, rust, python")
@@ -78,7 +78,7 @@ def require(choice: str) -> None:
     """Check that the setting NOETL_WORKER_ENGINE (`choice`) allows the engine that this process has imported.
 
     Raises:
-        SettingsError: `choice` is the other engine.
+        SettingsError: `choice` names another engine than the imported one.
     """
     if choice not in ("auto", ENGINE):
         wanted = f"auto, or {ENGINE}: that engine was imported before these settings were read"

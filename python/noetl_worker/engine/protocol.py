@@ -1,8 +1,8 @@
-"""The interface of an engine: the calls that both engines have, with equal results and equal errors.
+"""The interface of the Rust engine and the Python engine. Both have the same functions, results and errors.
 
-A call takes bytes and small values, and returns a frozen value. A call runs no Python function of the caller. After the
-call the engine has no reference to the caller's objects. `engine/pure` is the specification; each of its files has a
-twin in `rust/engine`.
+A function takes bytes and small values, and returns an immutable value. It calls no Python function of the caller, and
+keeps no reference to the caller's objects. The Python engine in `engine/pure` is the specification; each of its files
+has a counterpart in `rust/engine`.
 """
 
 from __future__ import annotations
@@ -16,26 +16,29 @@ from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import JsonValue
 
 MAX_DEPTH: Final = 512
-"""Largest depth of nested arrays and objects in a document. A deeper document raises the DocumentError `json_depth`."""
+"""Largest nesting depth of a JSON document that the engine parses. Above it, DocumentError `json_depth` is raised."""
 
 MAX_INTEGER_DIGITS: Final = 4_300
-"""Most digits of an integer, CPython's default limit. A longer integer raises the DocumentError `json_number`."""
+"""Largest number of digits of a JSON integer, as in CPython. Above it, DocumentError `json_number` is raised."""
 
 TEMPLATES: Final = 1
-"""Bit of `find_marks`: a text may contain `{{`, `{%` or `{#`."""
+"""Bit in the result of `Engine.find_marks`: the searched text may contain a template (`{{`, `{%` or `{#`)."""
 REFERENCES: Final = 2
-"""Bit of `find_marks`: a text may contain a reference to a field in the result store, or to a keychain entry."""
+"""Bit in the result of `Engine.find_marks`: the searched text may refer to the result store or to a keychain entry."""
 SECRETS: Final = 4
-"""Bit of `find_marks`: a text may contain a key named like a secret, or a URL. A URL may contain a password."""
+"""Bit in the result of `Engine.find_marks`: the searched text may contain a secret.
+
+It has a key named like a secret, or a URL, which may contain a password.
+"""
 
 Side = Literal["left", "right"]
 
 
 class CaseMatch(NamedTuple):
-    """The first case whose conditions all hold."""
+    """Result of a search in a list of cases: the first case (a `when`/`then`) whose conditions all hold."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a match
-    """Index of the case, counting only cases that parse. The planes' own workers report the same index."""
+    """Index of the case in the list without invalid cases. The planes' own workers report the same index."""
     action: CaseAction
 
 
@@ -45,28 +48,27 @@ class PendingMatch(Protocol):
 
     @property
     def case(self) -> int:
-        """Index of the case, counting only cases that parse."""
+        """Index, in the list without invalid cases, of the case with the template to render."""
 
     @property
     def condition(self) -> int:
-        """Index of the condition inside the case."""
+        """Index, in its case, of the condition with the template to render."""
 
     @property
     def side(self) -> Side: ...
 
     @property
     def template(self) -> JsonValue:
-        """The value to render: the text of the left side, or the JSON value of the right side with at least one
-        template."""
+        """The value to render before the search can go on: the condition's left string, or its right JSON value."""
 
     def resume(self, rendered: bytes) -> CaseMatch | PendingMatch | None:
-        """Go on with the rendered value. A pending match may be resumed any number of times.
+        """Go on with the paused search, using the rendered value. A pending match may be resumed any number of times.
 
         Args:
             rendered: the value that `template` rendered to, as compact JSON.
 
         Returns:
-            The same values as `CompiledCases.match`.
+            The first case that holds, None without such a case, or another pending match.
 
         Raises:
             DocumentError: the bytes are not JSON.
@@ -75,20 +77,19 @@ class PendingMatch(Protocol):
 
 
 class CompiledCases(Protocol):
-    """Parsed cases, with the regular expressions of literal right sides compiled."""
+    """A parsed list of `when`/`then` cases, which can be searched any number of times for the first case that holds."""
 
     @property
     def skipped(self) -> tuple[SkippedCase, ...]:
-        """The elements of the list that do not parse, each with its position as written."""
+        """The list's elements that are not valid cases, each with its index in the original list and the reason."""
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """Names of all variables that the left sides of conditions may read, sorted. `match` needs no other
-        variables."""
+        """Sorted names of all variables that conditions may read. The caller of `match` need not pass others."""
 
     @property
     def reads_result(self) -> bool:
-        """True if the left side of a condition reads the tool's data. If False, `data` of `match` may be None."""
+        """True if a condition reads the tool's data. If False, the caller of `match` may pass None as `data`."""
 
     def __len__(self) -> int: ...
 
@@ -108,7 +109,7 @@ class CompiledCases(Protocol):
 
 
 class Engine(Protocol):
-    """The module `noetl_worker.engine.pure.lib` or `noetl_worker._core`."""
+    """The functions of an engine module: `noetl_worker.engine.pure.lib` (Python) or `noetl_worker._core` (Rust)."""
 
     def decode_notification(self, data: bytes) -> Envelope:
         """Decode a command notification.
@@ -122,7 +123,7 @@ class Engine(Protocol):
         """
 
     def compile_cases(self, data: bytes) -> CompiledCases:
-        """Parse a list of cases. A case that does not parse goes to `skipped`.
+        """Parse a list of cases, to be matched later. A case that does not parse goes to `CompiledCases.skipped`.
 
         Args:
             data: a JSON array of cases (protocol/conditions.md#cases); any other JSON value counts as an empty array.
@@ -132,7 +133,7 @@ class Engine(Protocol):
         """
 
     def decide(self, left: bytes, op: str, right: bytes | None) -> bool:
-        """Apply one operator to two values.
+        """Apply a condition's operator, such as `eq` or `contains`, to two JSON values, and return whether it holds.
 
         Args:
             left: a JSON value.
@@ -146,7 +147,7 @@ class Engine(Protocol):
         """
 
     def evaluate(self, condition: bytes, variables: bytes, data: bytes | None) -> bool:
-        """Evaluate one condition without templates.
+        """Evaluate one condition, which must contain no template. Return whether it holds.
 
         Args:
             condition: a JSON object {"left": ..., "op": ..., "right": ...}.
@@ -160,8 +161,7 @@ class Engine(Protocol):
         """
 
     def fit_result(self, data: bytes, rules: FitRules) -> FittedResult:
-        """Redact a JSON document and measure its size. If the size is over the budget, make a short preview of the
-        document.
+        """Redact a tool's result and measure its size. If it is too large for an event, make a short preview too.
 
         Args:
             data: any JSON value.

@@ -1,4 +1,4 @@
-"""A cache for keys that playbooks choose. The number of keys and their length are bounded."""
+"""A cache whose keys come from playbooks. The number of keys and their length are bounded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from typing import Final, TypeVar
 
 _LONGEST: Final = 1_000
-"""Most characters of a key in the cache. The value of a longer key is computed each time."""
+"""Length, in characters, of the longest key that is cached. The value of a longer key is computed each time."""
 _Key = TypeVar("_Key", bound=Hashable)
 _Value = TypeVar("_Value")
 

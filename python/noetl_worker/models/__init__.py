@@ -1,7 +1,7 @@
 """Values that the worker's subpackages pass to each other: commands, claim answers, tool results, reports.
 
-Ids are exact Python ints of 64 bits, except `command_id`. A `command_id` is an int or a text, as the plane sent it. The
-worker sends it back with the same type: the Rust plane compares texts, and the Python plane reads both types.
+Ids are exact Python ints of 64 bits, except `command_id`. A `command_id` is an int or a string, as the plane sent it.
+The worker sends it back with the same type: the Rust plane compares strings, and the Python plane reads both types.
 
 Code outside the package imports these values from this module. The package itself imports each value from the module
 that defines the value.

@@ -1,4 +1,4 @@
-"""Values for the cases of a command: the actions of cases, skipped cases, and the decision
+"""Values for the cases (when/then) of a command: the actions a case can choose, invalid cases, and the decision
 (protocol/conditions.md#cases)."""
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ class SkippedCase:
     """A case that does not parse. The planes' own workers drop it silently; this worker counts and reports it."""
 
     index: int
-    """Position in the list of cases as the playbook has it."""
+    """Position of the skipped case in the playbook's list of cases."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class CaseDecision:
-    """Result of evaluating the cases: the first case that holds, if any, and the skipped cases."""
+    """Result of evaluating the cases: the first case whose conditions hold, if any, and the skipped cases."""
 
     index: int | None = None
-    """Position of the case that holds, counting only cases that parse, as the planes' own workers do. None if no case
-    holds."""
+    """Position of the first case whose conditions hold, counting only cases that parse, as the planes' own workers do.
+    None if there is no such case."""
     action: CaseAction | None = None
     skipped: tuple[SkippedCase, ...] = ()

@@ -12,7 +12,7 @@ from noetl_worker.models.wire import JsonValue
 
 @dataclass(slots=True)  # not frozen: one is made per command, and freezing costs time
 class Claimed:
-    """A command that this worker now has."""
+    """Answer to a claim: the command now belongs to this worker."""
 
     body: Mapping[str, JsonValue]
     """The plane's answer, with the command."""
@@ -24,15 +24,15 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyFinished:
-    """A command that has already ended, alone or because its whole execution ended. The worker acks the message and
-    runs nothing."""
+    """Answer to a claim: the command has already ended, alone or because its whole execution ended. The worker acks the
+    message and runs nothing."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class HeldByOther:
-    """A command that another worker has. That worker may die, so the message stays in the stream."""
+    """Answer to a claim: another worker has the command. That worker may die, so the message stays in the stream."""
 
     reason: str
     retry_after_s: float | None
@@ -40,8 +40,8 @@ class HeldByOther:
 
 @dataclass(frozen=True, slots=True)
 class HeldByThisWorker:
-    """A command that was already claimed with this worker's id. The command runs in this process, or an earlier process
-    with the same id claimed it."""
+    """Answer to a claim: the command was already claimed with this worker's id. The command runs in this process, or an
+    earlier process with the same id claimed it."""
 
     reason: str
     retry_after_s: float | None
@@ -49,7 +49,7 @@ class HeldByThisWorker:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """A temporary failure: the command is locked, or the plane is busy or unreachable."""
+    """Answer to a claim: a temporary failure. The command is locked, or the plane is busy or unreachable."""
 
     reason: str
     retry_after_s: float | None = None
@@ -58,22 +58,22 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True)
 class AuthRefusedClaim:
-    """An answer 401 or 403. No claim will succeed until the setting with the credential is corrected."""
+    """Answer 401 or 403 to a claim. No claim will succeed until the setting with the credential is corrected."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """A command of which the plane has no record. The record may appear later, for example after the plane's database
-    was restored."""
+    """Answer to a claim: the plane has no record of the command. The record may appear later, for example after the
+    plane's database was restored."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRefused:
-    """A claim that is refused for good. The notification becomes a dead letter, with this reason."""
+    """Answer to a claim: the claim is refused for good. The notification becomes a dead letter, with this reason."""
 
     reason: str
 

@@ -21,7 +21,7 @@ class LoopPosition:
 
 @dataclass(slots=True)  # not frozen: command.py makes it in two steps, and nothing else changes it
 class Command:
-    """A claimed command with its references resolved: one tool call to make."""
+    """A claimed command: one tool call to make. Its references to stored values are resolved."""
 
     execution_id: int
     event_id: int

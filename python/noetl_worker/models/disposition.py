@@ -28,13 +28,14 @@ class Answer(Enum):
     ACK = "ack"
     NAK = "nak"
     TERM = "term"
-    """Answer that is sent only once the message's dead letter is stored."""
+    """Answer that stops all further deliveries of a message. It is sent only once the message's dead letter is
+    stored."""
 
     __hash__ = object.__hash__  # Enum.__hash__ is a slow Python function, and every command looks up answers
 
 
 class DispositionKind(Enum):
-    """Ways in which a notification can end. Each has its word for logs and metrics, and the answer to JetStream."""
+    """Ways in which a notification can end. Each kind has a word for logs and metrics, and the answer to JetStream."""
 
     REPORTED = "reported", Answer.ACK
     FINISHED_BEFORE = "already_finished", Answer.ACK
@@ -85,14 +86,14 @@ _REASONS: Final[Mapping[DispositionKind, str]] = {
     DispositionKind.OUTCOME_REFUSED: "the control plane refuses the outcome",
     DispositionKind.POOL_NOT_SERVED: "another pool's command",
 }
-"""First words of the reason in a dead letter. CLAIM_REFUSED has no entry: its reason is the text of the refusal, and
-that text already begins with "claim"."""
+"""First words of a dead letter's reason, by disposition kind. CLAIM_REFUSED has no entry: its reason is the text of the
+refusal, and that text already begins with "claim"."""
 _NAMES: Final = {**_REASONS, DispositionKind.CLAIM_REFUSED: "claim"}
 WORDS: Final[Mapping[tuple[DispositionKind, Answer], str]] = {
     (kind, answer): f"{answer.value}:{_NAMES.get(kind, kind.value)}" for kind in DispositionKind for answer in Answer
 }
-"""Texts for a command's summary log line, by kind and by the answer that JetStream really got. A nak replaces the
-kind's term if the dead letter could not be stored."""
+"""Texts for a command's summary log line, by kind and by the answer that JetStream really got. The real answer is nak
+instead of term if the dead letter could not be stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class Disposition:
 
     kind: DispositionKind
     text: str = ""
-    """Cause, for people."""
+    """Cause of the decision, as text for people."""
     delay_s: float = 0.0
     """Seconds until JetStream redelivers a message that the worker answered with nak. Only a stopping worker uses 0."""
 

@@ -10,10 +10,10 @@ from noetl_worker.models.wire import JsonValue
 
 
 def read_float(text: str) -> float:
-    """Return a JSON number as a float (64 bits).
+    """Return the text of a JSON number as a 64-bit float.
 
     Raises:
-        ValueError: the float is infinite.
+        ValueError: the number is too large for a finite float.
     """
     value = float(text)
     if math.isinf(value):

@@ -1,4 +1,4 @@
-"""Rules and result of fitting a tool's result into an event."""
+"""Rules for redacting a tool's result and limiting its size so that it fits into an event, and the fitted result."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class SecretTexts:
     """Secret texts to redact, grouped by where they are replaced (`text/secrets/strength.py`)."""
 
     anywhere: tuple[str, ...] = ()
-    """Texts replaced wherever they occur."""
+    """Secrets replaced wherever they occur, even inside a word."""
     words: tuple[str, ...] = ()
-    """Texts replaced only as whole words, and never inside a key."""
+    """Secrets replaced only as whole words, and never inside a key."""
     message_words: tuple[str, ...] = ()
-    """Texts replaced only as whole words, and only in messages for people."""
+    """Secrets replaced only as whole words, and only in messages for people."""
 
     @property
     def data_texts(self) -> tuple[str, ...]:
@@ -27,7 +27,7 @@ class SecretTexts:
 
     @property
     def message_texts(self) -> tuple[str, ...]:
-        """Texts replaced as whole words in a message for people."""
+        """Secrets replaced as whole words in a message for people: `words` and `message_words`."""
         return self.words + self.message_words
 
 
@@ -43,10 +43,10 @@ _ENVELOPE_BYTES: Final = 512
 
 @dataclass(slots=True)  # not frozen: one is made per command, and freezing costs time
 class FitRules:
-    """Rules for fitting a result into an event (engine call `fit_result`)."""
+    """Rules for redacting a result and limiting its size so that it fits into an event (engine call `fit_result`)."""
 
     max_bytes: int = 102_400
-    """Largest size of the compact JSON, in bytes, inclusive (protocol/results.md#limits)."""
+    """Largest size of a result inside an event: bytes of its compact JSON, inclusive (protocol/results.md#limits)."""
     preview_bytes: int = 4_096
     preview_depth: int = 8
     secrets: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ class FitRules:
 
     @classmethod
     def of(cls, known: SecretTexts, *, max_bytes: int, most_bytes: int = MAX_RESULT_BYTES) -> FitRules:
-        """Return the rules for fitting the result of a command with these secrets.
+        """Return the rules for the result of one command, whose secrets are `known`.
 
         Args:
             known: the secrets, grouped by where they are replaced.
@@ -80,10 +80,10 @@ class FittedResult(NamedTuple):
     """A result that was redacted and measured in one pass."""
 
     body: bytes
-    """Compact JSON, redacted."""
+    """The result as compact JSON, without secrets."""
     size: int
-    """Bytes of `body`."""
+    """Size of `body` in bytes."""
     redactions: int
     """Number of secrets that were replaced."""
     preview: bytes | None
-    """Short JSON summary of the result if `size` is over the budget, else None."""
+    """Short JSON summary of a result that is too large for an event. None if the result itself fits."""

@@ -1,4 +1,4 @@
-"""The decoded content of a notification."""
+"""A command notification as the worker uses it after decoding the JetStream message."""
 
 from __future__ import annotations
 

@@ -11,19 +11,20 @@ from noetl_worker.models.wire import JsonValue
 
 @dataclass(slots=True)
 class Upload:
-    """A result over the event budget, to be stored in the result store (protocol/results.md#store)."""
+    """A result that is too large for an event. The worker stores it in the result store (protocol/results.md#store)."""
 
     name: str
     data: bytes
-    """Compact JSON, redacted."""
+    """The result as compact JSON, without secrets."""
     source_step: str
     preview: JsonValue
     beside: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Further entries of the event's context besides the reference. On the Rust plane the context also has the command
-    id."""
+    """Entries of the event's context in addition to the reference to the stored result. On the Rust plane the command
+    id is such an entry."""
 
     def reference(self, answer: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """Return the reference that an event has in place of the result (protocol/results.md#store).
+        """Return the reference to the stored result, which an event contains in place of the result
+        (protocol/results.md#store).
 
         Args:
             answer: the store's answer to the PUT: `ref`, `store`, `scope`, `bytes`, `sha256`, `expires_at`.
@@ -49,26 +50,26 @@ class Upload:
 
 @dataclass(slots=True)  # not frozen: one is made per command, and freezing costs time
 class Report:
-    """The outcome of a command, fitted and redacted. The worker builds the terminal events for either plane from this
-    value."""
+    """The outcome of a command, redacted and small enough for events. The worker builds the terminal events for either
+    plane from this value."""
 
     status: str
     """Status of the tool (success, error, timeout), even if a case or the worker itself failed the command."""
     context: JsonValue
     """Value of `result.context` in the events: an object within the event budget, or None."""
     response: JsonValue = None
-    """Data that the tool returned. None if `reference` stands for the data; a few reports to the Python plane have
-    both."""
+    """Data that the tool returned. None if the events contain `reference` in place of the data; a few reports to the
+    Python plane have both."""
     reference: Mapping[str, JsonValue] | None = None
     """The reference to the stored result. None before the result store has the result."""
     upload: Upload | None = None
-    """The result to store before the events are sent. None once the store has answered: the events may wait for hours,
-    and the result would take memory."""
+    """The result to store before the events are sent. None once the store has answered, because the events may wait for
+    hours and the result takes memory."""
     error: str | None = None
     """Reason of the failure, or None if the command succeeded."""
     error_kind: str | None = None
     """Kind of the failure (timeout, cancelled, configuration, ...: protocol/tasks.md#results), if it has one."""
     exit: Exit | None = None
-    """The `exit` action of a matched case."""
+    """The `exit` action of the case (when/then) that matched, or None."""
     notes: Mapping[str, JsonValue] = field(default_factory=dict)
     """Extra keys of the terminal event for people, such as `case` {index, action}, `cases_skipped`, `warnings`."""

@@ -20,7 +20,7 @@ WAITING_PER_SLOT: Final = 10
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """An entry for a command that waits: for the limit of its kind, or until it may run alone."""
+    """An entry for a command that waits: for the limit of its tool kind, or until it may run alone."""
 
     kind: str = ""
     """Kind of the command's tool; "" for a command that has to run alone."""
@@ -37,21 +37,21 @@ class Slots:
     """Most commands that may run at the same time, by tool kind. A kind without an entry has no limit of its own."""
     ceiling: Callable[[], int] = field(default=lambda: sys.maxsize)
     """Function that returns how many slots may be filled now. An overloaded control plane or machine lowers the number.
-    A number below one counts as one."""
+    A returned number below one counts as one."""
     on_free: Callable[[], object] = field(default=lambda: None)
     """Function that is called when a slot is free again."""
     used: int = field(default=0, init=False)
     """Number of slots that are taken."""
     parked_elsewhere: int = field(default=0, init=False)
-    """Number of commands that wait without a slot, except commands that wait for the limit of their kind."""
+    """Number of commands that wait without a slot, except commands that wait for the limit of their tool kind."""
     _running: Counter[str] = field(default_factory=Counter, init=False)
     _queue: list[_Waiter] = field(default_factory=list, init=False)
     _alone: list[_Waiter] = field(default_factory=list, init=False)
-    """Commands that have to run alone, in order. The first command runs now, or runs next."""
+    """Commands that have to run alone, in the order of their arrival. The first command runs now, or runs next."""
 
     @property
     def parked_for_kind(self) -> int:
-        """Number of commands that wait for the limit of their kind."""
+        """Number of commands that wait for the limit of their tool kind."""
         return len(self._queue)
 
     @property
@@ -69,7 +69,7 @@ class Slots:
 
     def window(self) -> int:
         """Return how many more messages the worker may pull. Return 0 if too many commands wait for the limit of their
-        kind, or if a command has to run alone."""
+        tool kind, or if a command has to run alone."""
         if self._alone or len(self._queue) >= self.size:
             return 0
         return min(self.size, max(1, self.ceiling())) - self.used
@@ -142,8 +142,8 @@ class Slots:
 
     @asynccontextmanager
     async def kind(self, kind: str) -> AsyncIterator[None]:
-        """Wait, without a slot, until the limit of the kind allows one more command. Count the command in that limit
-        until the end of the `with` block."""
+        """Wait, without a slot, until the limit of the tool kind allows one more running command. Count the command in
+        that limit until the end of the `with` block."""
         if kind not in self.limits:
             yield
             return
@@ -164,8 +164,8 @@ class Slots:
             self._leave(place)
 
     def _admit(self) -> None:
-        """Let commands that wait for the limit of their kind run, in order. A command needs a free slot and room below
-        the limit of its kind. Another command that has to run alone comes first."""
+        """Let commands that wait for the limit of their tool kind run, in order. A command needs a free slot and room
+        below this limit. Another command that has to run alone comes first."""
         for place in list(self._queue):
             if self.used >= self.size:
                 return
@@ -179,8 +179,8 @@ class Slots:
             place.admitted.set_result(None)
 
     def _leave(self, place: _Waiter) -> None:
-        """End a command's wait for the limit of its kind, or stop counting the command in that limit. The command holds
-        a slot afterwards."""
+        """Remove a command from the limit of its tool kind, both if the command still waits and if it is counted. The
+        command holds a slot afterwards."""
         if place in self._queue:
             self._queue.remove(place)
             self.used += 1

@@ -1,4 +1,4 @@
-"""Synonyms that playbooks may use on both planes."""
+"""Names that playbooks may use for the same field or tool kind on both planes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Container
 from typing import Final
 
 INPUTS: Final = ("args", "input")
-"""Names of the field that has a tool's input. If both fields have the same key, the value in `input` counts."""
+"""Names of the field that has a tool's input. If both fields are given and have the same key, the value in `input`
+counts."""
 SEQUENCES: Final = ("task_sequence", "pipeline")
 """Names of the tool kind that runs a list of tasks."""
 STEP_OF_TASKS: Final = ":task_sequence"

@@ -45,7 +45,7 @@ class ToolResult:
     exit_code: int | None = None
     duration_ms: int | None = None
     tries: Sequence[TaskTry] = ()
-    """Attempts at the single tasks, if the tool was a list of tasks."""
+    """Attempts at the single tasks, if the tool ran a list of tasks; otherwise empty."""
 
     @classmethod
     def success(cls, data: JsonValue = None, **fields: Any) -> ToolResult:
@@ -73,7 +73,7 @@ class ToolResult:
             message: what failed, with which value, and what to do.
             kind: a word of protocol/tasks.md#results: `auth`, `connection`, `timeout`, ...
             retryable: True if the same call may succeed later.
-            code: the tool's own code, which rules can read: an HTTP status, a SQLSTATE.
+            code: the tool's own code, which policy rules of a playbook can read: an HTTP status, a SQLSTATE.
             fields: `data`, `stdout`, `stderr`, `exit_code`, `duration_ms`.
         """
         error = ToolFailure(message=message, kind=kind, retryable=retryable, code=code)
@@ -81,7 +81,7 @@ class ToolResult:
 
     @classmethod
     def raised(cls, message: str, **fields: Any) -> ToolResult:
-        """Return the failure that a task raised as an exception, inside a list of tasks.
+        """Return the result of a task, in a list of tasks, that failed with an exception.
 
         Args:
             message: the text of the failure.
@@ -102,7 +102,7 @@ class ToolResult:
         return cls(status=ToolStatus.TIMEOUT, error=error, **fields)
 
     def lasting(self, duration_ms: int) -> ToolResult:
-        """Return a copy of this result with its duration.
+        """Return a copy of this result with the given duration.
 
         Args:
             duration_ms: the duration, in milliseconds.
@@ -131,11 +131,11 @@ class ToolForm:
     playbooks rely on that format."""
 
     success_word: str
-    """Status word for a success, as the rules of a policy see it: `ok` or `success`."""
+    """Status word of a successful task, as the policy rules of a playbook see it: `ok` or `success`."""
     missing_value: JsonValue = None
     """Value of an undefined variable in a template of an input or a task."""
     error_has_status_code: bool = False
-    """True if `output.error` of an HTTP answer also has the status code."""
+    """True if, after an HTTP request, `output.error` also has the HTTP status code."""
     not_of_http: frozenset[str]
     """Fields that the result of an HTTP request lacks on this plane."""
     field_list_is_json: bool = False
@@ -143,12 +143,12 @@ class ToolForm:
     main_first: bool = False
     """True if code (kind python) returns the result of its function `main`, even if a variable `result` is set."""
     reads_input_again: bool = False
-    """True if input texts are parsed before code (kind python) gets them. `"[1]"` becomes a list; a text that is no
-    object or list only loses its last line break."""
+    """True if strings in the input are parsed as JSON before code (kind python) gets them. `"[1]"` becomes a list; a
+    string that is no object or list only loses its last line break."""
     variables_hide_arguments: bool = False
     """True if a script (kind rhai) sees the command's variable, not its argument, where both have the same name."""
     says_no_result: bool = False
-    """True if code that sets no result (kind python) returns a status and a message instead."""
+    """True if code that sets no result (kind python) returns an object with a status and a message."""
     has_return_code: bool = False
     """True if the result of kind shell names the exit code `returncode`, and lists all commands with their
     durations."""
@@ -158,7 +158,7 @@ class ToolForm:
     """True if a DuckDB result also describes each statement under numbered keys: `command_1_rows`,
     `command_1_sample`."""
     noop_names_step: bool = False
-    """True if the result of kind noop has the step's name."""
+    """True if the result of a tool of kind noop contains the step's name."""
     child_is_its_status: bool = False
     """True if a step that runs a child execution returns the child's status document, not the child's result value."""
     start_takes_trace: bool = False
@@ -168,5 +168,5 @@ class ToolForm:
     """True if the result of a list of tasks is one object whose keys are the task labels. Failed tasks have a key
     too."""
     bare_rule_holds: bool = False
-    """True if a policy rule with an action, and without `when` and `else`, always holds. False if it never holds
-    (protocol/tasks.md#policies)."""
+    """True if a policy rule that has an action but no `when` or `else` always applies. False if such a rule never
+    applies (protocol/tasks.md#policies)."""

@@ -41,7 +41,8 @@ def command_ids(known: Any) -> dict[str, object]:
 
 
 def context_of(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `result.context` of an event. On both planes this object has the values that the worker sent."""
+    """Return `result.context` of an event. On both planes this object has the values that the worker sent in the
+    event."""
     return fields_of(fields_of(event.get("result")).get("context"))
 
 
@@ -51,20 +52,20 @@ def read_events(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def has_next_page(answer: Mapping[str, Any]) -> bool:
-    """Return whether a plane has a further page of events after this answer."""
+    """Return True if `answer` is one page of events, and the plane has a further page."""
     return fields_of(answer.get("pagination")).get("has_next") is True
 
 
 def with_scalars(value: JsonValue, change: Callable[[JsonValue], JsonValue]) -> JsonValue:
-    """Return a JSON value with `change` applied to each text, number, bool and null in it, at any depth."""
+    """Return a JSON value with `change` applied to each string, number, bool and null in the value, at any depth."""
     if isinstance(value, dict):
         return {key: with_scalars(item, change) for key, item in value.items()}
     return [with_scalars(item, change) for item in value] if isinstance(value, list) else change(value)
 
 
 def is_larger(value: JsonValue, most: int) -> bool:
-    """Return True if a JSON value is larger than `most`. Its size is the number of characters in its texts, plus the
-    number of its object members and list items."""
+    """Return True if a JSON value is larger than `most`. The size of a value is the number of characters in its
+    strings, plus the number of its object members and list items."""
     waiting = [value]
     while waiting and most >= 0:
         item = waiting.pop()
@@ -76,7 +77,7 @@ def is_larger(value: JsonValue, most: int) -> bool:
 
 
 def texts_in(value: JsonValue) -> Iterator[str]:
-    """Yield every text in a JSON value, at any depth. Keys are not included."""
+    """Yield every string in a JSON value, at any depth. Keys are not included."""
     waiting = [value]
     while waiting:
         item = waiting.pop()

@@ -1,4 +1,4 @@
-"""The choice of finished commands that get a log line: NOETL_WORKER_LOG_COMMANDS."""
+"""The choice of finished commands that get a log line, according to NOETL_WORKER_LOG_COMMANDS."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Final
 from noetl_worker.observability.logging import level_is_on
 
 MOST_A_SECOND: Final = 50
-"""Number of commands per second that all get a log line. Beyond this number only a sample gets a line."""
+"""Number of commands per second that all get a log line. Further commands in the same second are only sampled."""
 ONE_OF: Final = 100
-"""Size of the sample beyond MOST_A_SECOND: one in this many commands gets a log line."""
+"""Sampling rate beyond MOST_A_SECOND: one in this many commands gets a log line."""
 
 
 class CommandLines:
-    """A sampler: it chooses which finished commands of a worker get a log line. A command without a log line costs one
-    call."""
+    """A sampler: it chooses which finished commands of a worker get a log line. A command without a log line costs only
+    one function call."""
 
     def __init__(self, which: str) -> None:
-        """Begin to choose.
+        """Create a sampler for the configured choice of commands.
 
         Args:
             which: value of NOETL_WORKER_LOG_COMMANDS: failed, sampled, all or none. Failed commands are not chosen
@@ -31,9 +31,9 @@ class CommandLines:
         self.read_level()
 
     def read_level(self) -> None:
-        """Read the log's level, which an operator may have changed.
+        """Read the current log level, which an operator may have changed.
 
-        Reading the level for each command would cost more than the log line.
+        The sampler keeps the level, because reading it for each command would cost more than the log line.
         """
         self.is_debug = level_is_on(logging.DEBUG)
         """True at the log level debug, at which each delivery gets a log line."""
@@ -46,8 +46,8 @@ class CommandLines:
             at: monotonic time at which the command's tool ended.
 
         Returns:
-            0 if this command gets no line. Otherwise the fraction of commands that get a line at present, which the
-            line then shows: 1 if all commands do, 0.01 if one in a hundred does.
+            0 if this command gets no line. Otherwise the fraction of commands that get a line at present, as a field of
+            the line: 1 if all commands do, 0.01 if one in a hundred does.
         """
         if self._which != "sampled":
             return 1.0 if self._which == "all" else 0.0

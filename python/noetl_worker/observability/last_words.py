@@ -1,4 +1,5 @@
-"""The event `worker_failed`: the last log line of a process whose exit code is not 0 or 4."""
+"""The log event `worker_failed`: the last log line of a process that ends with a failure (exit code neither 0 nor
+4)."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ log = structlog.get_logger("noetl_worker")
 
 
 class FailureReason(NamedTuple):
-    """The exit code and the advice for one value of the field `reason`."""
+    """The exit code and the advice for one `reason` in the log event `worker_failed`."""
 
     exit_code: int | None
     """Exit code of the process. None for a supervisor, which ends with the worst exit code of its worker processes."""
@@ -57,7 +58,7 @@ REASONS: Final[Mapping[str, FailureReason]] = {
 
 
 def reason_for(error: BaseException) -> str:
-    """Return the value of `reason` for a process that ends with this error."""
+    """Return the `reason` of the log event `worker_failed` for a process that ends with this error."""
     if isinstance(error, WorkerBroken):
         return error.reason
     found = {
@@ -88,7 +89,7 @@ def log_end(exit_code: int, reason: str, *, error: str = "", exc_info: BaseExcep
         exit_code: exit code of the process.
         reason: a key of `REASONS`.
         error: text of the error.
-        exc_info: exception whose trace is logged.
+        exc_info: exception whose traceback is logged, or None.
     """
     if not structlog.is_configured():  # the settings, which have the level, did not parse
         _configure_plainly()
@@ -114,7 +115,7 @@ def _configure_plainly() -> None:
 
 
 def log_errors_of_threads() -> None:
-    """Log an error that ends a thread as one line, in place of Python's traceback on stderr."""
+    """Log an error that ends any thread as one structured line, in place of Python's traceback on stderr."""
     threading.excepthook = _log_thread
 
 

@@ -1,7 +1,7 @@
 """Structured logs: one JSON object a line, or coloured text on a terminal.
 
-Every line is redacted after the trace of an exception has become text: by the names of its fields, by the shape of
-credentials, and by the secrets of the command that the task works on (`redaction.known_here`).
+Every line is redacted after an exception's traceback has become text. Secrets are recognised by field names, by the
+shape of credentials, and by value: the secrets of the command that the asyncio task works on (`redaction.known_here`).
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ def redact_line(logger: Any, method: str, event_dict: MutableMapping[str, Any]) 
 
 
 class SafeLogger:
-    """The logger of a tool. It redacts by itself, so that an application with its own structlog set-up logs no secret.
-    Thread-safe.
-    """
+    """The logger of a tool. It redacts each line itself, so that no secret is logged even under an application's own
+    structlog configuration. Thread-safe."""
 
     def __init__(self, logger: Callable[[], Any], known: Callable[[], SecretTexts]) -> None:
         """Create the logger of one command.
@@ -76,9 +75,8 @@ class SafeLogger:
 
 
 class _Stream:
-    """The stream of log lines. A line that cannot be written (full disk, closed reader) is dropped without an error, so
-    that logging never fails the work.
-    """
+    """The stream of log lines. A line that cannot be written (full disk, closed reader) is dropped without an error. So
+    logging never makes a command fail."""
 
     def __init__(self, stream: TextIO) -> None:
         self._write, self._flush = stream.write, stream.flush
@@ -97,7 +95,8 @@ class _Stream:
 
 
 class _SafeFormatter(logging.Formatter):
-    """A formatter for libraries that log through the standard library. It redacts the finished text and trace."""
+    """A formatter for libraries that log through the standard library. It redacts the formatted message and
+    traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         return harmless(redaction.redact_text(super().format(record), redaction.known_here()))
@@ -109,7 +108,7 @@ def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -
     Args:
         level: debug, info, warning or error.
         form: json, console, or auto (console on a terminal).
-        without: events that are not written, because the program shows them in another way.
+        without: events that are not written, because the program shows their content in another way.
     """
 
     def drop(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -151,12 +150,13 @@ def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -
 
 
 def _harmless_line(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Return a log line whose texts have no control characters, for a terminal. JSON escapes them anyway."""
+    """Return a log line without control characters in its strings, for a terminal. The JSON format escapes them
+    anyway."""
     return {name: harmless(value) if isinstance(value, str) else value for name, value in event_dict.items()}
 
 
 def add_to_each_line(**fields: str) -> None:
-    """Add these fields to every log line from now on, in every thread."""
+    """Add `fields` to every log line from now on, in every thread."""
 
     def add(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         return {**fields, **event_dict}
@@ -174,13 +174,14 @@ _repeated: Final = RepeatedLines(lambda: level_is_on(logging.DEBUG))
 
 
 def flush_repeated(*, at_once: bool = False) -> None:
-    """Write the repeated lines that were held back for at least a minute. With `at_once`, write all held-back lines."""
+    """Write the summaries of repeated log lines that have been held back for at least a minute. With `at_once`, write
+    all summaries."""
     _repeated.flush(at_once=at_once)
 
 
 def toggle_debug(usual: str) -> None:
-    """Switch the log level to debug, or from debug back to the level `usual`. If `usual` is debug, switch back to info.
-    Log the change."""
+    """Switch the log level to debug, or from debug back to `usual`, the configured level. If `usual` is debug, switch
+    back to info. Log the change."""
     was_debug = level_is_on(logging.DEBUG)
     now = "debug" if not was_debug else "info" if usual == "debug" else usual
     structlog.configure(

@@ -1,4 +1,4 @@
-"""The Prometheus metrics. A metric that the published NoETL workers have too means the same here.
+"""The Prometheus metrics. Metrics with the same name as in the published NoETL workers mean the same here.
 
 `execution_id` is never a label. A series whose labels are known in advance is shown at zero from the start. So an
 absent series means "this version does not have it", and never "it did not happen yet".
@@ -245,8 +245,8 @@ for _event in _EVENTS:
 
 
 def claim_ended(claim: ClaimAnswer, took_s: float) -> None:
-    """Count one claim in the metric `noetl_worker_pulls`, and record the claim's duration. The metric has four
-    outcomes: claimed, already_claimed, retry_later, failed."""
+    """Count a claim by its result in the metric `noetl_worker_pulls`, and record the claim's duration. The results are
+    claimed, already_claimed, retry_later and failed."""
     PULL_DURATION.observe(took_s)
     match claim:
         case Claimed():
@@ -264,5 +264,5 @@ def claim_ended(claim: ClaimAnswer, took_s: float) -> None:
 
 
 def exposition() -> bytes:
-    """Return the text that GET /metrics answers."""
+    """Return all metrics in Prometheus's text format, the body of GET /metrics."""
     return generate_latest(REGISTRY)

@@ -11,10 +11,10 @@ LOGGED_EVERY_S: Final = 60.0
 
 
 class Outage:
-    """Counter of one dependency's failures, which decides when a failure is logged. Thread-safe."""
+    """Counter of one dependency's failures. It limits the log lines about an outage to one a minute. Thread-safe."""
 
     def __init__(self, after: int = 1) -> None:
-        """Begin without a failure. An outage begins after `after` failures in a row."""
+        """Create a counter without failures. An outage begins after `after` failures in a row."""
         self._after = after
         self._lock = threading.Lock()
         self._failures = 0
@@ -27,11 +27,11 @@ class Outage:
         return self._failures >= self._after
 
     def note_failure(self, error: str) -> dict[str, object] | None:
-        """Note a failure.
+        """Count a failure of the dependency, and decide whether the caller must log it now.
 
         Returns:
-            The fields of a log line if one is due: error, start, duration, number of failures since the last line.
-            None if no line is due.
+            The fields of a log line if one is due: error, start, duration, number of failures since the last line. None
+            if the caller must not log now.
         """
         now = time.monotonic()
         with self._lock:
@@ -50,14 +50,16 @@ class Outage:
             return {"error": error, "failures": failures, **self._times(now)}
 
     def note_success(self) -> dict[str, object] | None:
-        """Note a success, which ends an outage. Return the outage's start and duration; None if there was no outage."""
+        """Record a success of the dependency, which ends an outage. Return the outage's start and duration; None if
+        there was no outage."""
         with self._lock:
             line = self._times(time.monotonic()) if self.is_on else None
             self._failures = self._unlogged = 0
             return line
 
     def take_unlogged(self, *, at_once: bool = False) -> int | None:
-        """Return the number of failures since the last log line, for a line that the caller writes now.
+        """Return the number of failures since the last log line, for a line that the caller writes now. Set the number
+        to zero.
 
         Returns:
             None if the last line is less than a minute old and `at_once` is False: no line is due yet.

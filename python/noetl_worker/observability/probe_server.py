@@ -1,7 +1,7 @@
-"""The HTTP server of the probe port. A connection has one request. The number and the duration of connections are
+"""The HTTP server of the probe port. Each connection serves one request. The number and the duration of connections are
 bounded.
 
-Connections take file descriptors that the tools need: 1,100 idle connections made every tool fail with EMFILE.
+Connections take file descriptors that the tools need: 1,100 idle connections once made every tool fail with EMFILE.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from noetl_worker.process.handed_down import listening_socket
 from noetl_worker.text import json_text
 
 MAX_CONNECTIONS: Final = 64
-"""Most open connections. A further connection closes the oldest, so that a new probe is always answered."""
+"""Largest number of open connections. A further connection closes the oldest, so that a new probe is always
+answered."""
 MAX_HEAD_BYTES: Final = 16 * 1024
 log = structlog.get_logger("noetl_worker.probes")
 
 
 Page: TypeAlias = Callable[[], Awaitable[tuple[int, Mapping[str, Any] | bytes]]]
-"""Function that returns the status and the body of a page: a JSON object, or the text of metrics as bytes."""
+"""Async function that returns the HTTP status and the body of a page. The body is a JSON object, or the text of metrics
+as bytes."""
 
 
 async def _serves() -> tuple[int, Mapping[str, Any]]:
@@ -42,7 +44,7 @@ class ProbeServer:
 
         Args:
             pages: the pages by their paths; /healthz is added.
-            debug_token: bearer token for pages under /debug/; "" for none.
+            debug_token: bearer token for pages under /debug/; "" if there is none.
             answered_within_s: seconds after which a connection is closed, answered or not.
         """
         self.answered_within_s: Final = answered_within_s
@@ -138,10 +140,11 @@ class ProbeServer:
         return answer.encode() + (b"" if method == "HEAD" else content)
 
     def _is_admitted(self, peer: str, headers: Mapping[str, str]) -> bool:
-        """Return True if a request may see /debug/: it has the token, or comes from loopback.
+        """Return True if a request may see the pages under /debug/: it has the debug token, or comes from loopback.
 
-        Headers that name a client are not trusted. A request from loopback is refused if its Host header names another
-        machine: a page in a local browser may use a name that resolves to this machine (DNS rebinding).
+        Headers that name the client, such as X-Forwarded-For, are not trusted. A request from loopback is refused if
+        its Host header names another machine: a page in a local browser may use a name that resolves to this machine
+        (DNS rebinding).
         """
         given = headers.get("authorization", "").removeprefix("Bearer ")
         if self._debug_token and hmac.compare_digest(given.encode(), self._debug_token.encode()):

@@ -20,7 +20,7 @@ BLOCKED_AFTER_S: Final = 5.0
 """Seconds without an iteration of the main loop after which the loop is reported as blocked."""
 STANDS_AFTER_S: Final = 10.0
 """Seconds that a call waits for a thread before its thread pool is reported on /livez. Only the pool for the worker's
-own work makes /livez fail. The other pools wait for a DNS resolver, and a new process would have the same resolver."""
+own work makes /livez fail. The other pools wait for a DNS resolver, and a restart would not change the resolver."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Health:
     ready: bool = False
     reason: str = "starting"
     pulse: float = field(default_factory=lambda: time.monotonic())
-    """Monotonic time by which the main loop should run again. A loop that runs later lags."""
+    """Monotonic time by which the main loop should run again. Any delay after this time is the loop's lag."""
     puller_progress: Callable[[], float] | None = None
     """Callable that returns the monotonic time of the pull loop's last round; None before the worker pulls."""
     in_flight: Callable[[], Mapping[str, Any]] | None = None
@@ -39,13 +39,14 @@ class Health:
     plane_down: str | None = None
     """Fault of the control plane that heartbeats have found, or None. The keepalive thread writes it."""
     stands_after_s: float = STANDS_AFTER_S
-    """Seconds that a call may wait for a thread, see `STANDS_AFTER_S`."""
+    """Seconds that a call may wait for a thread before the thread pool is reported (see `STANDS_AFTER_S`)."""
 
     def set_ready(self, ready: bool, reason: str) -> None:
         self.ready, self.reason = ready, reason
 
     def readiness(self) -> tuple[bool, str]:
-        """Return whether the worker is ready, and why. The worker's own reason wins over a fault of the plane."""
+        """Return whether the worker is ready, and why. The worker's own reason takes precedence over a fault of the
+        plane."""
         if not self.ready or self.plane_down is None:
             return self.ready, self.reason
         return False, self.plane_down
@@ -54,7 +55,8 @@ class Health:
         return max(0.0, time.monotonic() - self.pulse)
 
     def trouble(self) -> str | None:
-        """Return why the process makes no progress, or None if the process makes progress."""
+        """Return the reason why the process makes no progress, such as a blocked event loop. Return None if the process
+        makes progress."""
         lag_s = self.loop_lag_s()
         if lag_s > BLOCKED_AFTER_S:
             return f"the event loop has been blocked for {lag_s:.1f} s"

@@ -1,8 +1,8 @@
-"""Condensing of repeated log lines. The first line of a cause is written at once, and then one line a minute with the
-number of repeats.
+"""Condensing of repeated log lines. The first line about a cause is written at once. While the cause lasts, one line a
+minute has the number of repeats.
 
-Without condensing, a plane that answered 500 caused 6,894 lines a minute, one for each attempt of each command. At the
-level debug all lines are written.
+Without condensing, a plane that answered HTTP 500 caused 6,894 lines a minute, one for each attempt of each command. At
+the level debug all lines are written.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ REPEATED: Final = frozenset(
 """Log events that are condensed, because they repeat until their cause is gone. Events about the outcome of one command
 are not condensed: an operator needs the ids in them."""
 _CAUSE: Final = ("reason", "what", "error", "problem")
-"""Fields of a log line that together identify its cause."""
+"""Fields of a log line that together identify its cause, so that repeats of the line are recognised."""
 _CAUSE_CHARS: Final = 200
 _MOST_CAUSES: Final = 200
-"""Most causes that are counted separately. Further causes of an event are counted together."""
+"""Largest number of causes that are counted separately. Lines with further causes are counted by their event alone."""
 _IDS: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+")
 _OWN: Final = frozenset({"event", "level", "timestamp"})
 _COUNT: Final = "repeats"
@@ -50,25 +50,26 @@ class _Cause:
     outage: Outage = field(default_factory=Outage)
     method: str = ""
     line: Mapping[str, Any] = field(default_factory=dict)
-    """The last line that was held back, already redacted."""
+    """The last line that was held back for this cause, already redacted."""
 
 
 class RepeatedLines:
-    """A structlog processor that condenses lines. It must come after the redaction. Thread-safe."""
+    """A structlog processor that condenses repeated lines. In the processor chain it must come after the redaction.
+    Thread-safe."""
 
     def __init__(self, has_all: Callable[[], bool]) -> None:
-        """Make a processor. It condenses nothing while `has_all` returns True."""
+        """Create a processor. It condenses nothing while `has_all` returns True."""
         self._has_all = has_all
         self._lock = threading.Lock()
         self._causes: dict[tuple[str, str], _Cause] = {}
         """Causes in the order of their last lines. `flush` writes in this order."""
 
     def __call__(self, logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        """Return a log line that is to be written now. If the line stands for several lines, its field `repeats` has
-        their number.
+        """Return the log line if it is to be written now. If the line also stands for lines that were held back, its
+        field `repeats` counts all of them.
 
         Raises:
-            structlog.DropEvent: the line is held back.
+            structlog.DropEvent: the line is held back as a repeat.
         """
         event = event_dict["event"]
         if event not in REPEATED or _COUNT in event_dict or self._has_all():
@@ -86,8 +87,8 @@ class RepeatedLines:
         return event_dict if said["failures"] == 1 else {**event_dict, _COUNT: said["failures"]}
 
     def flush(self, *, at_once: bool = False) -> None:
-        """Write the last held-back line of each cause, if the last written line of the cause is over a minute old. With
-        `at_once`, write this line for every cause."""
+        """Write the last held-back line of each cause about which no line was written for a minute. With `at_once`,
+        write the held-back line of every cause."""
         due: list[tuple[_Cause, int]] = []
         with self._lock:
             for key, cause in list(self._causes.items()):
@@ -102,7 +103,8 @@ class RepeatedLines:
 
 
 def _read_cause(line: Mapping[str, Any]) -> str:
-    """Return the cause of a line, without the numbers and ids that differ from command to command."""
+    """Return the cause of a log line as a string. Numbers and ids are replaced, because they differ from command to
+    command."""
     return replace_ids(" ".join(str(line[name])[:_CAUSE_CHARS] for name in _CAUSE if name in line))
 
 

@@ -1,8 +1,8 @@
-"""Counters, gauges and histograms without locks. prometheus_client collects their values at a scrape.
+"""Counters, gauges and histograms without locks. prometheus_client reads their values at each scrape.
 
-The series of prometheus_client take a lock and a look-up for each event, 1 to 4 us, and a fast command has 43 events.
-The series here take one addition. Only the main loop should add to them: if two threads add to a series at the same
-moment, one addition may be lost.
+The series of prometheus_client take a lock and a look-up for each event, 1 to 4 us, and a fast command has 43 events. A
+series of this module takes one addition for each event. Only the main loop should add to them: if two threads add to a
+series at the same moment, one addition may be lost.
 """
 
 from __future__ import annotations
@@ -85,11 +85,12 @@ class MetricFamily(Collector, Generic[SeriesT]):
 
     @property
     def own(self) -> SeriesT:
-        """Return the single series of a metric without labels."""
+        """Return the only series of a metric that has no labels."""
         return self.labels()
 
     def describe(self) -> Iterable[Metric]:
-        """Return the metric with its name, so that the registry refuses a second metric of the same name."""
+        """Return this metric. prometheus_client calls this method at registration and refuses a second metric of the
+        same name."""
         return self.collect()
 
     def _rows(self) -> list[tuple[tuple[str, ...], SeriesT]]:
@@ -124,8 +125,8 @@ class Gauge(MetricFamily[Level]):
             name: name of the metric.
             text: help text of the metric.
             labels: names of its labels.
-            combine: combines the values of several workers. `max` or `min` if all workers report the same number, or if
-                the highest or lowest number is the worst; `sum` if each worker reports a part.
+            combine: function that combines the values of several workers. `max` or `min` if all workers report the same
+                number, or if the highest or lowest number is the worst; `sum` if each worker reports a part.
         """
         super().__init__(name, text, labels, Level)
         COMBINED_GAUGES[name] = combine
@@ -154,10 +155,11 @@ class Histogram(MetricFamily[Times]):
 
 
 def cumulative_buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Return each bucket's upper bound and the number of values up to it, as Prometheus counts them.
+    """Return each bucket's upper bound and the number of values up to this bound. Prometheus expects such cumulative
+    counts.
 
     Args:
-        bounds: upper bounds of the buckets, without the last one, which is infinite.
+        bounds: upper bounds of the buckets, without the last bound, which is infinite.
         counts: number of values in each bucket alone.
     """
     names = [*map(str, map(float, bounds)), "+Inf"]

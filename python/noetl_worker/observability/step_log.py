@@ -11,7 +11,8 @@ REMEMBERED: Final = 10_000
 
 
 class Warned:
-    """The warnings that were logged already. Beyond REMEMBERED warnings, the least recent warning is forgotten."""
+    """The warnings that this worker has logged already, so that each is logged once. Beyond REMEMBERED warnings, the
+    least recent warning is forgotten."""
 
     def __init__(self) -> None:
         self._logged: OrderedDict[int, None] = OrderedDict()

@@ -28,11 +28,12 @@ class _Families(Collector):
 
 
 def combine_metrics(texts: Iterable[str], past: Iterable[str] = ()) -> str:
-    """Combine the metrics of several processes.
+    """Combine the metrics of several processes into one text for /metrics.
 
     Args:
         texts: text of /metrics of each running process.
-        past: last text of each process that has ended. Its counters are added; its gauges are left out.
+        past: last /metrics text of each process that has ended. Counters and histograms in these texts are added;
+            gauges are left out.
     """
     whole: dict[str, Metric] = {}
     found: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]] = {}

@@ -49,20 +49,20 @@ def duration(seconds: float) -> str:
 
 
 def say(text: str = "", *, err: bool = False, nl: bool = True) -> None:
-    """Write a text to standard output, or to standard error."""
+    """Write a text to standard output, or to standard error if `err`. Control characters are escaped."""
     import typer
 
     typer.echo(harmless(text), err=err, nl=nl)
 
 
 def say_json(value: Any, *, indent: int | None = None) -> None:
-    """Write a value to standard output as JSON; without `indent` in one line."""
+    """Write a value to standard output as JSON, without raw control characters. Without `indent`, the JSON is one
+    line."""
     say(harmless_json(json.dumps(value, indent=indent, ensure_ascii=False)))
 
 
 def safe_console(**given: Any) -> Console:
-    """Return a console of `rich` that escapes control characters in all texts. `given` are the arguments of
-    `Console`."""
+    """Return a console of `rich` that escapes control characters in all texts. `given` is passed to `Console`."""
     from rich.console import Console
     from rich.segment import Segment
 
@@ -83,7 +83,7 @@ def operator_console() -> Console:
 
 
 def plain_table(*columns: Column | str, **options: Any) -> Table:
-    """Return a table without lines, so that copied text contains only the cells."""
+    """Return a table of `rich` without borders, so that text copied from a terminal contains only the cells."""
     from rich.table import Table
 
     return Table(*columns, header_style="bold", box=None, pad_edge=False, **options)

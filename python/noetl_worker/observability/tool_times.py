@@ -1,4 +1,5 @@
-"""Durations of tools by kind and outcome: one observation for each command, from which a scrape makes four metrics."""
+"""Durations of tools by kind and status. Each command adds one duration; a scrape computes four metrics from the
+durations."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from noetl_worker.observability.series import MetricFamily, Times, cumulative_bu
 CANCELLED: Final = "cancelled"
 """Status of a tool whose execution was cancelled."""
 INTERRUPTED: Final = "interrupted"
-"""Status of a tool stopped by the worker's shutdown; its command is returned."""
+"""Status of a tool stopped by the worker's shutdown; the tool's command is returned to the stream."""
 STATUSES: Final = (*(status.value for status in ToolStatus), CANCELLED, INTERRUPTED)
 
 
 def status_after(error: BaseException) -> str:
-    """Return the status of a tool that ended by this exception."""
+    """Return the status, for metrics, of a tool that ended with this exception."""
     if isinstance(error, CommandCancelled):
         return CANCELLED
     if isinstance(error, Interrupted | asyncio.CancelledError):
@@ -33,8 +34,8 @@ def status_after(error: BaseException) -> str:
 class ToolTimes(MetricFamily[Times]):
     """The durations of tools. `labels(kind, status).observe(seconds)` adds one duration.
 
-    The published workers have two of the four metrics too. These two metrics have no label `status`: they add up all
-    statuses.
+    A scrape makes four metrics from the durations. The published workers have two of them too, without the label
+    `status`: the durations of all tools, and the number of failures.
     """
 
     def __init__(self, *, buckets: Sequence[float]) -> None:
@@ -42,7 +43,8 @@ class ToolTimes(MetricFamily[Times]):
         super().__init__("", "", ("tool_kind", "status"), lambda: Times(buckets))
 
     def announce(self, kinds: Iterable[str]) -> None:
-        """Show the series of these tool kinds at zero, even before a command of the kind has ended."""
+        """Create the series of these tool kinds at zero, so that /metrics shows them before a command of the kind has
+        ended."""
         for kind in kinds:
             for status in STATUSES:
                 self.labels(kind, status)

@@ -1,7 +1,7 @@
 """OpenTelemetry traces, active only if the SDK is installed and its own variables name an exporter.
 
 A trace has one span for each delivery (`command.trace`), and below it one for each stage. Requests to the control
-plane, tools and log lines find the trace of their command here. Without traces a command does none of this work.
+plane, tools and log lines find the trace of their command here. If tracing is off, a command does none of this work.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ log = structlog.get_logger("noetl_worker.tracing")
 
 
 class SpanOfCommand(Protocol):
-    """The current span of a command."""
+    """The current span of a command: its ids for log lines, and its headers for requests."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Return `traceparent`, and `tracestate` if there is one (W3C Trace Context)."""
+        """Return the headers for requests: `traceparent`, and `tracestate` if there is one (W3C Trace Context)."""
 
     @property
     def ids(self) -> tuple[str, str] | None:
@@ -38,8 +38,8 @@ class SpanOfCommand(Protocol):
 
 
 CURRENT: Final[ContextVar[SpanOfCommand | None]] = ContextVar("noetl_worker_trace", default=None)
-"""Span of the command that the current asyncio task runs; None without traces. The asyncio task of the command's tool
-inherits it."""
+"""Span of the command that the current asyncio task runs, or None if tracing is off. The asyncio task of the command's
+tool inherits the span."""
 
 
 def trace_headers() -> Mapping[str, str]:

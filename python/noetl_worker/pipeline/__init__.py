@@ -1,1 +1,1 @@
-"""The path of a command from bytes to ack: start at executor.py."""
+"""The path of a command from the message's bytes to its ack. Start reading at executor.py."""

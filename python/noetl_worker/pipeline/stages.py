@@ -67,7 +67,7 @@ class Progress:
     command: Command | None = None
     """The claimed command. Until it is prepared, it has no config, input, variables or cases."""
     claimed_at: float = 0.0
-    """Monotonic time of the claim."""
+    """Monotonic time at which the command was claimed."""
     tool_at: float = 0.0
     """Monotonic time of the tool's start; 0 if the tool did not run."""
     tool_s: float = 0.0
@@ -112,7 +112,7 @@ class Progress:
         interrupt: Callable[[], None] | None = None,
         is_issuing: Callable[[], bool] | None = None,
     ) -> None:
-        """Begin a stage.
+        """Set the stage of the delivery. If the worker is already stopping, stop the stage's work at once.
 
         Args:
             interrupt: stops the tool that runs in this stage.
@@ -137,7 +137,7 @@ class Progress:
             self.task.cancel()
 
     def absorb(self, stop: BaseException) -> None:
-        """End the cancellation that `cut` made. Raise any other cancellation again.
+        """Clear a cancellation that `cut` requested, so that the task goes on. Raise any other cancellation again.
 
         Args:
             stop: the exception that ended the stage. An exception that is no cancellation is ignored.

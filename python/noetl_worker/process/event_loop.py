@@ -58,8 +58,8 @@ async def end(*tasks: asyncio.Future[Any]) -> None:
 
 
 def handle_signals(stop: Callable[[], None], toggle_debug: Callable[[], None]) -> None:
-    """Call `stop` at each SIGTERM and SIGINT, and `toggle_debug` at each SIGUSR1. This is for the running event loop,
-    and not for Windows."""
+    """Call `stop` at each SIGTERM and SIGINT, and `toggle_debug` at each SIGUSR1. The handlers belong to the running
+    event loop. Windows does not support them."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)

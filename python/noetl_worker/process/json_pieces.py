@@ -90,7 +90,7 @@ class _PieceReader:
         return _end(_SPACE, self._data, at)
 
     def value(self, at: int, depth: int) -> tuple[Any, int]:
-        """Return the value that begins at byte `at`, and the position after that value."""
+        """Parse the value that begins at byte `at`. Return the value and the position after it."""
         sign = self._data[at : at + 1]
         if sign in (b"[", b"{"):
             if depth == _MOST_NESTED:
@@ -141,8 +141,8 @@ class _PieceReader:
                 raise ValueError(f"expected a comma or a closing bracket, at byte {at - 1}")
 
     def _member(self, at: int, depth: int, *, is_object: bool) -> tuple[Any, int]:
-        """Return the list item or object member at byte `at`, and the next position. A list item comes as a tuple of
-        one item, an object member as a dict of one member."""
+        """Parse the list item or object member at byte `at`. Return it and the position after it. A list item comes as
+        a tuple of one item, an object member as a dict of one member."""
         at = self.skip_space(at)
         if not is_object:
             value, end = self.value(at, depth)

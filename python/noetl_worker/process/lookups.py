@@ -118,6 +118,6 @@ def _look_up(host: str, port: int) -> list[str]:
 
 
 OWN: Final = OwnLookups(OWN_NAMES, 8)
-"""Look-ups for connections to planes and NATS."""
+"""DNS look-ups for the worker's own connections, to planes and NATS."""
 TOOLS: Final = Lookups(TOOL_NAMES, 16)
-"""Look-ups for connections of tools. One execution takes at most a quarter of the threads."""
+"""DNS look-ups for connections of tools. One execution takes at most a quarter of the threads."""

@@ -1,4 +1,4 @@
-"""The memory budget that all commands share for data from servers. Code takes memory from the budget before it parses
+"""The memory budget for data that commands receive from servers. Code takes memory from the budget before it parses
 such data.
 
 While the budget is used up, a command waits, at most until its deadline. The command that took memory first never
@@ -16,12 +16,13 @@ from noetl_worker.errors import ToolError
 __all__ = ["MOST_OF_ONE", "room"]
 
 MOST_OF_ONE: Final = 512 << 20
-"""Largest memory of one owner, in bytes. `MOST_OF_ONE` plus `_MOST` is below the 1 GiB of the container image."""
+"""Largest memory of one owner (`take`), in bytes. `MOST_OF_ONE` plus `_MOST` is below 1 GiB, the memory limit of the
+Helm chart."""
 _MOST: Final = 256 << 20
-"""Budget of all owners together, in bytes. Once the budget is used up, only the owner that took memory first gets
-more."""
+"""Budget in bytes for all owners (`take`) together. Once the budget is used up, only the owner that took memory first
+gets more."""
 _FREE: Final = 1 << 20
-"""Bytes that each owner gets without waiting, so that an ordinary answer does not wait for a large one."""
+"""Bytes that each owner (`take`) gets without waiting, so that an ordinary answer does not wait for a large one."""
 
 
 class Room:

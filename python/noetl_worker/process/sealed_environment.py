@@ -32,7 +32,7 @@ _VISIBLE: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR",
 _VISIBLE_PREFIXES: Final = ("LC_", "LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES", "COVERAGE_")
 """Prefixes of variables that the loader, the C library and the interpreter read before any code of ours runs."""
 _END: Final = b"\0\0"
-"""Mark after the last variable. If the mark is missing, the transfer was cut off."""
+"""Bytes that end the list of variables. If they are missing, the list was cut off."""
 
 
 def is_handed_over() -> bool:
@@ -42,8 +42,8 @@ def is_handed_over() -> bool:
 
 
 def take() -> None:
-    """Read the variables into `os.environ`. End the process if the supervisor ended before it had sent all
-    variables."""
+    """Read the variables that this process's predecessor or supervisor passed on, and put them into `os.environ`. End
+    the process if the supervisor ended before it had sent all variables."""
     import stat
 
     descriptor = int(os.environ.pop(VARIABLE))
@@ -85,7 +85,7 @@ def pack_variables(environment: Mapping[str, str]) -> bytes:
 
 
 def visible(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that stay in the environment block."""
+    """Return the variables that stay in the environment block, where other processes can read them."""
     return {name: value for name, value in environment.items() if _stays(name, environment.get(_MORE, ""))}
 
 

@@ -21,7 +21,8 @@ LARGE: Final = 1 << 16
 _is_given_up: Final[contextvars.ContextVar[threading.Event | None]] = contextvars.ContextVar("given_up", default=None)
 
 OWNER: Final[contextvars.ContextVar[Hashable]] = contextvars.ContextVar("noetl_worker_threads_owner", default=None)
-"""Execution for which the current task works. None means the worker itself, which may use all threads."""
+"""Execution for which the current task works, whose limit of threads applies. None means the worker itself, which may
+use all threads."""
 _PART: Final = 4
 """Divisor for the limit of one owner: an owner, such as an execution, gets at most 1/4 of a pool's threads."""
 OWN_NAMES: Final = "own_names"

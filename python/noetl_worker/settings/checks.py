@@ -12,8 +12,8 @@ from noetl_worker.settings.tools import find_family
 
 
 def check_families(given: Mapping[str, Given]) -> None:
-    """Check the variables whose names the user completes, such as NOETL_SECRET_<NAME> (FAMILIES). All other variables
-    are checked when they are parsed."""
+    """Check the values of variables with a name part chosen by the user, such as NOETL_SECRET_<NAME> (FAMILIES). All
+    other variables are checked when they are parsed."""
     for variable, found in given.items():
         if (family := find_family(variable)) is not None:
             family.line(variable).value(found.text)

@@ -30,13 +30,13 @@ the start."""
 
 
 def context_texts(name: str, environment: Mapping[str, str], given: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Return the path of a context's file, and the settings that only this context sets (text by variable).
+    """Return the path of a NATS context's file, and the settings that no other source sets (text by variable name).
 
     Args:
         name: name of the context, or path of its file.
         environment: environment variables, from which the directory of the contexts is found.
-        given: settings from all other sources (text by variable). If they have a login, the context's login is not
-            used.
+        given: settings from all other sources (text by variable name). If they have a login, the context's login is
+            not used.
 
     Raises:
         SettingsError: there is no such context, or a worker does not support one of its keys.

@@ -37,12 +37,12 @@ class SettingLine:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The variable, then its aliases."""
+        """Names of all environment variables that set this field: `variable`, then its aliases."""
         return (self.variable, *self.aliases)
 
     @property
     def file_variable(self) -> str:
-        """The variable that names a file holding the secret."""
+        """Name of the environment variable that gives the path of a file with the secret."""
         return f"{self.variable}{FILE_SUFFIX}"
 
     def value(self, text: str) -> Any:
@@ -65,7 +65,7 @@ def setting(
     unit: str = "",
     source: str = "ours",
 ) -> Any:
-    """Define a field of a settings class by its variable.
+    """Define a field of a settings class by the environment variable that sets the field.
 
     Args:
         variable: environment variable that sets the field.
@@ -82,5 +82,5 @@ def setting(
 
 
 def setting_lines(settings: Any) -> list[SettingLine]:
-    """Return the declarations of the settings of a class, in the order of its fields."""
+    """Return the declaration of each setting in a settings class, in the order of the fields."""
     return [replace(one.metadata[_LINE], field=one.name) for one in fields(settings) if _LINE in one.metadata]

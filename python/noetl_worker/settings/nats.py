@@ -1,4 +1,4 @@
-"""The settings of NATS, of the stream and of the durable: the first part of `Settings`."""
+"""The settings for NATS, its stream and the durable consumer, in a base class of `Settings`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ and playbooks below `system/` (both planes' source). A worker serves this pool o
 
 
 def read_pool(subject: str, base: str) -> str:
-    """Return the pool in a subject <base>.<pool>.<execution>; "" for a subject of another form."""
+    """Return the name of the worker pool in a command's subject <base>.<pool>.<execution>; "" for a subject of another
+    form."""
     return subject[len(base) + 1 :].partition(".")[0] if subject.startswith(f"{base}.") else ""
 
 
@@ -38,7 +39,7 @@ def covers(pattern: str, subject: str) -> bool:
 
 @dataclass(frozen=True)
 class NatsSettings:
-    """The settings of NATS: servers and login, stream and durable."""
+    """The settings for NATS: servers and login, stream and durable consumer."""
 
     nats_url: Secret = setting(
         "NATS_URL",
@@ -137,8 +138,8 @@ class NatsSettings:
 
     @property
     def filters(self) -> tuple[str, ...]:
-        """Return the durable's filters: NATS_FILTER_SUBJECT, else the subjects of NOETL_WORKER_POOL_SEGMENTS, else all
-        commands."""
+        """Return the subject filters of the durable consumer: NATS_FILTER_SUBJECT, else the subjects of the pools in
+        NOETL_WORKER_POOL_SEGMENTS, else the subjects of all commands."""
         base = self.nats_subject
         pool_filters = (base if pool == NO_POOL else f"{base}.{pool}.>" for pool in self.pool_segments)
         return self.nats_filter_subjects or tuple(pool_filters) or (base, f"{base}.>")
@@ -166,7 +167,7 @@ class NatsSettings:
 
     @property
     def nats_servers(self) -> list[str]:
-        """Return the URLs of the servers without user and password, safe to log."""
+        """Return the URLs of the NATS servers without user and password, safe to log."""
         return [_strip_user_info(server) for server in self.nats_url.reveal().split(",")]
 
 

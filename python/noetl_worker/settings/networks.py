@@ -25,8 +25,8 @@ _WITH_IPV4: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96"
 
 
 def parse_items(text: str) -> tuple[str, ...]:
-    """Return the checked items of a list of networks, such as `link-local,10.0.0.0/8`. Raises ValueError with the
-    allowed items."""
+    """Split a list of networks, such as `link-local,10.0.0.0/8`, into its items, and check each item. Raises ValueError
+    with the allowed items."""
     items = tuple(item.strip().lower() for item in text.split(",") if item.strip())
     for item in items:
         try:
@@ -46,20 +46,21 @@ class Networks:
     """A list of IP networks, and the search for the network that contains an address."""
 
     items: tuple[tuple[str, Network], ...]
-    """Pairs of an item of the setting and a network. An item such as `private` stands for several networks and has
-    several pairs."""
+    """Pairs (item, network), with each item as the setting names it. An item such as `private` stands for several
+    networks and has several pairs."""
 
     @classmethod
     def parse(cls, items: Iterable[str]) -> Networks:
-        """Return the networks of the items. Raises ValueError for an item that is neither a name nor a network."""
+        """Return the list of the networks that the items name, such as `private` or `10.0.0.0/8`. Raises ValueError for
+        any other item."""
         written = ((item, NAMED.get(item, (item,))) for item in items if item != _NONE)
         return cls(tuple((item, ipaddress.ip_network(network)) for item, networks in written for network in networks))
 
     def find_item(self, address: str) -> str | None:
-        """Return the item whose network contains an address; None if there is none.
+        """Return the item of this list whose network contains an IP address, or None if no network contains it.
 
         Raises:
-            ValueError: the text is a host name.
+            ValueError: `address` is a host name.
         """
         for form in _forms(_read(address)):
             for item, network in self.items:
@@ -74,7 +75,7 @@ _DEFAULT: Final = Networks.parse(parse_items(DEFAULT_DENIED))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EgressRule:
-    """The addresses that tools may not connect to over HTTP. A worker has one rule."""
+    """The rule that forbids tools to connect to some addresses over HTTP. A worker has one rule."""
 
     denied: Networks = _DEFAULT
     """The addresses that NOETL_WORKER_EGRESS_DENY lists."""
@@ -113,8 +114,8 @@ def _read(text: str) -> Address:
 
 
 def _forms(address: Address) -> Iterator[Address]:
-    """Yield the address. If an IPv6 address contains an IPv4 address, as in `::ffff:10.0.0.1`, yield the IPv4 address
-    too."""
+    """Yield the address and, if it is an IPv6 address such as `::ffff:10.0.0.1`, the IPv4 address inside. IPv4 networks
+    in a list thus match both forms of an address."""
     yield address
     if isinstance(address, ipaddress.IPv4Address):
         return

@@ -1,4 +1,5 @@
-"""Allow-lists of settings, such as credentials that playbooks may use: patterns (with `*`, `?`) under each name."""
+"""Allow-lists in settings, such as which credentials each playbook may use. An entry has a name and, for this name, the
+patterns (with `*`, `?`) of what is allowed."""
 
 from __future__ import annotations
 

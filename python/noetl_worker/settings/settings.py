@@ -49,7 +49,8 @@ def read_settings(
 ) -> SettingsReading:
     """Read the settings. Flags win over the environment, the environment wins over `.env`, then comes a NATS context.
 
-    An empty variable counts as unset, except `WORKER_METRICS_BIND=`, which switches the endpoint off.
+    An empty variable counts as unset, except `WORKER_METRICS_BIND=`, which switches the endpoint of metrics and
+    probes off.
 
     Args:
         environment: texts by variable; default `os.environ`. With the default, NOETL_WORKER_ENGINE from another source
@@ -76,9 +77,10 @@ def read_settings(
 
 
 def environment_for_workers(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the environment for a process that must read the same settings. Each flag replaces its variable.
+    """Return the environment for a child process that must read the same settings as this process. Each command-line
+    flag of this process becomes a variable.
 
-    The process reads `.env` and other files itself.
+    The child process reads `.env` and other files itself.
 
     Args:
         environment: environment of this process.
@@ -96,5 +98,5 @@ def load_settings(
     flags: Mapping[str, str | None] | None = None,
     dotenv: Path | None = None,
 ) -> Settings:
-    """Read the settings as `read_settings` does, without their sources."""
+    """Read the settings as `read_settings` does, and return them without the source of each setting."""
     return read_settings(environment, flags=flags, dotenv=dotenv).settings

@@ -19,10 +19,10 @@ EMPTY_MEANS_OFF: Final = frozenset({"WORKER_METRICS_BIND"})
 """Variables in which an empty text means "off". Any other empty variable counts as unset."""
 ENVIRONMENT: Final = "environment"
 _OURS: Final = ("NOETL_WORKER_", "NOETL_DUCKDB_")
-"""Prefixes of variables that only this program has."""
+"""Prefixes of environment variables that only this program uses."""
 _SHARED: Final = ("NOETL_", "NATS_", "WORKER_")
-"""Prefixes of variables that other programs have too. Such a variable counts as mistyped only if it is very similar to
-a setting's name."""
+"""Prefixes of environment variables that other programs use too. Such a variable counts as mistyped only if it is very
+similar to a setting's name."""
 _LEAST_ALIKE: Final = 0.85
 """Least similarity, from 0 to 1, at which a variable with a prefix in `_OURS` counts as a mistyped setting. The value
 is high because these names begin alike."""
@@ -44,7 +44,7 @@ GONE: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The text that a source has for a setting."""
+    """The value that a source, such as a flag or the environment, gives for a setting, as unparsed text."""
 
     text: str
     source: str
@@ -61,10 +61,11 @@ class _Source:
     file: str = ""
 
     def find(self, line: SettingLine) -> Given | None:
-        """Return the text of a setting in this source, by its variable, an alias, or the file of a secret.
+        """Return the text that this source has for a setting, or None. The source may have the setting's variable, an
+        alias, or for a secret the path of a file.
 
         Raises:
-            SettingsError: the source has a text and a file for the setting, or the file cannot be read.
+            SettingsError: the source has both a text and a file for the setting, or the file cannot be read.
         """
         given = next((self._given(line, name) for name in line.names if self._has(name)), None)
         names = [f"{name}{FILE_SUFFIX}" for name in line.names] if line.is_secret else []
@@ -160,8 +161,8 @@ def _first(line: SettingLine, sources: Iterable[_Source]) -> Given | None:
 
 
 def _family_lines(sources: Iterable[_Source]) -> Iterator[SettingLine]:
-    """Yield a declaration for each variable with a name that the user completes, such as NOETL_SECRET_<NAME>, if any
-    source sets it."""
+    """Yield the declaration of each variable that a source sets and that has a name part chosen by the user, such as
+    NOETL_SECRET_<NAME>."""
     names = dict.fromkeys(name for source in sources for name in source.texts)
     for family in FAMILIES:
         for variable in dict.fromkeys(filter(None, map(family.match_variable, names))):

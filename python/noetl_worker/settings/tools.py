@@ -18,8 +18,8 @@ class ToolSettings:
     """The part of `Settings` that tools see."""
 
     named: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Further variables that tools may read (text by variable). `FAMILIES` matches their names, or `keychain_env_vars`
-    lists them."""
+    """Values of further environment variables that tools may read, by name. A name matches an entry of `FAMILIES`, or
+    `keychain_env_vars` lists it."""
     own_files: tuple[str, ...] = ()
     """Files and directories of the worker itself, which playbooks may not use."""
     egress: EgressRule = field(default_factory=EgressRule)
@@ -137,7 +137,7 @@ class ToolSettings:
 
 @dataclass(frozen=True, slots=True)
 class NamedVariables:
-    """A group of variables whose names the user completes, such as NOETL_SECRET_<NAME>."""
+    """A group of environment variables with a name part chosen by the user, such as NOETL_SECRET_<NAME>."""
 
     pattern: re.Pattern[str]
     parse: Callable[[str], Any]

@@ -147,7 +147,8 @@ def boolean(text: str) -> bool:
 
 
 def strip_login(address: str) -> str:
-    """Return an address with *** in place of its login, which ends at the last `@`: a password may contain `@`."""
+    """Return an address with *** in place of user and password. The last `@` ends the password, which may contain
+    `@`."""
     *schemes, rest = address.split("://", 1)
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     has_login = ":" in authority or (schemes and "@" in authority)

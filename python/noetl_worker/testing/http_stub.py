@@ -166,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
-        """Write nothing to the test's stderr."""
+        """Log nothing. The base class would write each request to the test's stderr."""
 
 
 for _method in _METHODS:

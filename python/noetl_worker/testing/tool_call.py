@@ -25,8 +25,8 @@ __all__ = ["ToolCall", "acall_tool", "call_tool"]
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a tool and its effects. A test reads a failure from the same fields if the tool returns or if it raises
-    the failure."""
+    """A call of a tool and its effects. A test reads a failure from the same fields, whether the tool returned it or
+    raised it."""
 
     result: ToolResult | None
     """The result of the tool's `run`. None if `run` raised, or if the config was refused before `run`."""
@@ -161,8 +161,8 @@ def call_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context:
     """Call a tool once on a new event loop, for plain test functions.
 
     Args:
-        tool: see `acall_tool`.
-        config: see `acall_tool`.
-        context: see `acall_tool`.
+        tool: an instance of your tool, or the name of a kind.
+        config: the config as in a playbook, unrendered.
+        context: further arguments, as for `acall_tool`.
     """
     return asyncio.run(acall_tool(tool, config, **context))

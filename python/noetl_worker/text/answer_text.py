@@ -8,14 +8,14 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.json_text import dumps
 
 MAX_CHARS: Final = 8_192
-"""Most characters that `answer_beginning` returns. People see fewer: redaction runs before the last cut, because
-redaction does not find half a secret."""
+"""Most characters that `answer_beginning` returns. A report cuts the text shorter, but only after redaction, since
+redaction would not find half a secret."""
 PRINTED: Final = ("stdout", "stderr")
 """Keys of a tool's data that have the output of the tool's process."""
 
 
 def answer_beginning(data: JsonValue) -> str:
-    """Return the beginning of a failed tool's data as text.
+    """Return the beginning of a failed tool's data as text (at most MAX_CHARS characters), for notes to people.
 
     The text is the field `data`, else the field `body`, else all fields except `stdout` and `stderr`. A value that is
     not a text is written as JSON.

@@ -31,7 +31,8 @@ __all__ = ["dumps", "embed", "escaped_size", "fits", "loads", "loads_exact", "lo
 
 _MAX_UINT64: Final = 2**64 - 1
 _MIN_INT64: Final = -(2**63)
-"""Limits of the integers that orjson and serde accept. Each plane reads JSON with one of these two libraries."""
+"""Least integer that orjson and serde accept; `_MAX_UINT64` is the largest. Each plane reads JSON with one of these two
+libraries."""
 _MAX_INT_CHARS: Final = 20
 _LONG_NUMBER: Final = b"0" * 19
 _DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"0" * 9)
@@ -41,7 +42,7 @@ _EMBEDDED_DEPTH: Final = 8
 """Largest depth at which `dumps` looks for embedded JSON (see `embed`). Only the worker's own events embed JSON. Deeper
 embedded JSON is parsed and written again, which is slower."""
 _ESCAPE_CHARS: Final = 6
-"""Characters of an escaped UTF-16 unit: `\\u` and four digits."""
+"""Length of an escaped UTF-16 code unit, in characters: `\\u` and four digits."""
 _MEMORY_OF: Final = {b"[": 250, b"{": 250, b":": 100, b",": 32, b'"': 28}
 """Approximate bytes of memory in CPython for each of these characters in JSON: the value, key or element that goes with
 the character. The bytes of strings are counted separately. Lists and objects count double, because the garbage
@@ -188,7 +189,7 @@ def _memory_of_values(raw: bytes) -> int:
 
 
 def _loads_exactly(data: bytes | str, decoder: json.JSONDecoder | None = None) -> JsonValue:
-    """Parse with the standard library, as strictly as orjson: only UTF-8, no lone surrogate, no infinite number."""
+    """Parse JSON with the standard library as strictly as orjson: only UTF-8, no lone surrogate, no infinite number."""
     raw = data.encode() if isinstance(data, str) else bytes(data)
     value: JsonValue = (decoder or _decoder).decode(raw.decode())
     if b"\\u" in raw:
@@ -241,7 +242,7 @@ def escaped_size(data: bytes) -> int:
 
 
 def fits(data: bytes, max_bytes: int) -> bool:
-    """Return True if the escaped form of some JSON has at most `max_bytes` (`escaped_size`).
+    """Return True if JSON fits a size limit of the Python plane, which measures escaped JSON (`escaped_size`).
 
     Args:
         data: compact JSON in UTF-8.

@@ -1,5 +1,5 @@
-"""The reading of YAML as JSON values. PyYAML's wheels contain libyaml, which is ten times as fast as the loader in
-Python. Without libyaml, the loader in Python is used."""
+"""Parser of YAML documents into JSON values. PyYAML's wheels contain libyaml, which is ten times as fast as the loader
+in Python. Without libyaml, the loader in Python is used."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from noetl_worker.models.wire import JsonValue
 _TAG: Final = "tag:yaml.org,2002:"
 _NO_JSON: Final = ("binary", "set", "timestamp")
 _MOST_BY_ALIASES: Final = 200_000
-"""Most values that aliases may add. Aliases of aliases turn a few lines into very many values."""
+"""Most values that YAML aliases (`*name`) may add to a document. Nested aliases turn a few lines into very many
+values."""
 _MOST_CHARACTERS: Final = 4 << 20
 """Most characters of a document. A plain word takes 64 bytes a character while its type is resolved."""
 _MOST_NODES: Final = 100_000
 _MOST_NESTED: Final = 100
-"""Largest depth of nested lists and objects in a document that may have many values. For each value, libyaml visits all
-levels above the value."""
+"""Largest depth of nested lists and objects in a large document. For each value, libyaml visits all levels above it;
+small documents are not checked."""
 _LONGEST_NUMBER: Final = 1_000
 """Most characters of a number. The time to read a number of base 60 (`1:1:1`) grows with the square of its length."""
 _LONGEST_WORD: Final = 40
@@ -177,7 +178,7 @@ def error_reason(error: Exception) -> str:
 
 
 def error_place(error: UnicodeEncodeError) -> tuple[int, int]:
-    """Return line and column of the text that is not UTF-8, both counted from 1."""
+    """Return the line and the column, both counted from 1, of the first character that UTF-8 cannot encode."""
     before = error.object[: error.start]
     return before.count("\n") + 1, error.start - before.rfind("\n")
 
@@ -190,11 +191,11 @@ def error_position(error: Exception) -> str:
 
 
 def loads(text: str, *, otherwise: str = "not YAML") -> JsonValue:
-    """Parse one document.
+    """Parse one YAML document into a JSON value.
 
     Args:
         text: the document.
-        otherwise: first words of the error's message.
+        otherwise: first words of the error's message, if the document cannot be parsed.
 
     Raises:
         DocumentError: code `yaml`, with the parser's reason and position in one line.

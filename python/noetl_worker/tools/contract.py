@@ -57,16 +57,16 @@ class ToolLogger(Protocol):
         """Log a line about normal operation.
 
         Args:
-            event: as in `debug`.
-            fields: as in `debug`.
+            event: name of the event in snake_case, without any value.
+            fields: the values that vary, as JSON values.
         """
 
     def warning(self, event: str, **fields: Any) -> Any:
         """Log a line that somebody should look at.
 
         Args:
-            event: as in `debug`.
-            fields: as in `debug`.
+            event: name of the event in snake_case, without any value.
+            fields: the values that vary, as JSON values.
         """
 
 
@@ -135,7 +135,8 @@ class ToolControlPlane(Protocol):
 
 
 class Stop:
-    """The reason why a running tool must stop. Once set it stays set, so that a tool cannot miss it."""
+    """Request to a running tool to stop, with the reason. The request is never withdrawn, so a tool that checks late
+    still sees it."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -185,7 +186,7 @@ class ToolSecrets(Protocol):
 
 @dataclass(slots=True)  # not frozen, for the reason given at ToolContext
 class ToolCommand:
-    """The identity of the command, shared by all tasks of a list."""
+    """Identity of the running command. All tasks of a step's task list run in one command and share this object."""
 
     execution_id: int
     command_id: CommandId
@@ -200,7 +201,7 @@ class ToolCommand:
 
 @dataclass(slots=True)  # not frozen, for the reason given at ToolContext
 class ToolValues:
-    """The values that templates can name."""
+    """Variables that a tool's templates can name, and the function that renders templates with them."""
 
     variables: Mapping[str, JsonValue]
     input: Mapping[str, JsonValue]
@@ -246,8 +247,8 @@ class ToolWorker:
         return {**carried, **headers}
 
     def trace_environment(self) -> dict[str, str]:
-        """Return the environment variables TRACEPARENT and TRACESTATE, by which a started program continues the
-        trace."""
+        """Return the environment variables TRACEPARENT and TRACESTATE of the tool's span. A program started with them
+        continues the trace."""
         return {name.upper(): value for name, value in self.trace_headers().items()}
 
 
@@ -257,8 +258,8 @@ class ToolContext:
 
     kind: str
     timeout_s: float | None
-    """Seconds left for the command; None: no limit. After this time the worker cancels the task. A tool only has to
-    clean up in `finally`: kill its process group, roll back."""
+    """Seconds left for the command; None: no limit. After this time the worker cancels the asyncio task that runs the
+    tool. The tool only has to clean up in `finally`: kill its process group, roll back."""
     stop: Stop
     logger: ToolLogger
     command: ToolCommand

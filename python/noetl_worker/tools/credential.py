@@ -16,7 +16,7 @@ DATABASE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "user": ("db_user", "user", "username"),
     "password": ("db_password", "password"),
 }
-"""Part of a database's address -> the names of credential fields that hold it."""
+"""Connection setting of a database -> names of the credential fields that may hold it, best first."""
 _SEVERAL: Final = "auth holds several credentials; name the one to use: auth: <alias>"
 
 
@@ -36,8 +36,8 @@ async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, conte
 
 
 async def merged_data(auth: str | Mapping[str, Any], context: ToolContext) -> dict[str, Any]:
-    """Return the credential data for `auth`. Unlike `credential_data`, treat an object always as one credential, even
-    if its only value is an object."""
+    """Return the credential data for `auth`, as `credential_data` does. But never replace an object by the only object
+    nested in it."""
     if isinstance(auth, str):
         return dict(await context.secrets.credential(auth))
     alias = find_alias(auth)
@@ -63,14 +63,17 @@ def written_data(auth: str | Mapping[str, Any] | None) -> Mapping[str, Any] | No
 
 
 def first_given(found: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """Return the first value of `found` under `names` that is neither null nor empty. Return None if no name has a
-    value."""
+    """Return the value in `found` under the first of the keys `names` whose value is neither null nor empty. Return
+    None if there is no such key."""
     return next((found[name] for name in names if found.get(name) not in (None, "", [])), None)
 
 
 def given_values(fields: Any, found: Mapping[str, Any], table: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return name -> value for the names in `table`. A value in the config `fields` comes first, then a credential
-    value in `found` under a spelling that `table` lists. Names without a value are left out."""
+    """Return name -> value for the connection settings named in `table`.
+
+    The attribute of `fields`, the tool's config, takes precedence. The alternative is a value in the credential `found`
+    under a spelling that `table` lists. Names without a value are left out.
+    """
     own = {name: getattr(fields, name, None) for name in table}
     values = {name: first_given(found, table[name]) if value is None else value for name, value in own.items()}
     return {name: value for name, value in values.items() if value is not None}

@@ -1,7 +1,7 @@
 """The `auth` of a `python` step: credentials as the environment variables that client libraries read.
 
-The code also finds each credential in its global variable `auth`, by the name of the entry: `{"gcs": {"type": ...,
-...}}`.
+The step's code also finds each credential in its global variable `auth`, as in `{"gcs": {"type": ..., ...}}`. The key
+is the name that the credential has in the playbook.
 """
 
 from __future__ import annotations
@@ -46,15 +46,16 @@ _GOOGLE: Final = ("gcs", "gcp", "google", "service_account", "authorized_user")
 
 @dataclass(slots=True)
 class Granted:
-    """The environment variables, files and credentials by name that the code of one step may use."""
+    """The environment variables, secret files and credentials that the code of one `python` step may use."""
 
     env: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
-    """Variable -> content of the file whose path the variable will hold."""
+    """Environment variable -> content of the file whose path the variable will hold."""
     data: dict[str, JsonValue] = field(default_factory=dict)
 
     def write_files(self, directory: str) -> None:
-        """Write the files into `directory`, readable by nobody else. The directory must outlive the code."""
+        """Write `files` into `directory`, readable only by the worker's user, and set their variables in `env` to the
+        paths. The directory must exist until the step's code has ended."""
         for number, (variable, content) in enumerate(self.files.items()):
             path = Path(directory, f"google-{number}.json")
             path.touch(mode=0o600, exist_ok=False)
@@ -111,7 +112,7 @@ def _entries(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _alias(name: str, entry: Any) -> tuple[str | None, str]:
-    """Return the alias of the credential to fetch, and the name of the service.
+    """Return the alias of the credential to fetch (None if the entry has the values itself), and the service's name.
 
     `key` is an alias even without `source`, because NoETL's example playbooks write it so. So an entry cannot have a
     credential value named `key`.

@@ -65,7 +65,8 @@ ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {
 
 
 def http_error_kind(status: int) -> tuple[str, bool]:
-    """Return the kind of an HTTP status (protocol/tasks.md#results), and True if the same request may succeed later."""
+    """Return the kind of failure for an HTTP status (protocol/tasks.md#results), and whether the same request may
+    succeed later."""
     if status in (401, 403):
         return "auth", False
     if status == 404:
@@ -78,8 +79,8 @@ def http_error_kind(status: int) -> tuple[str, bool]:
 
 
 def http_failure(text: str, status: int) -> ToolError:
-    """Return the ToolError for an HTTP answer with an error status. Tools without a result for such an answer raise
-    this error."""
+    """Return the ToolError for an HTTP answer with an error status. A tool that cannot return the answer as its result
+    raises this error."""
     kind, retryable = http_error_kind(status)
     return ToolError(text, kind=kind, retryable=retryable, code=str(status))
 

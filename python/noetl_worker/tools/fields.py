@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mashumaro.dialect import Dialect
 
 __all__ = ["drop_half_at_end", "drop_half_at_start", "excerpt", "has_template"]
-"""Names of other modules that tools import from this module."""
+"""Functions of other modules that tools import from here; tools need not know those modules."""
 
 _SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "query": ("command", "commands", "sql", "queries", "cmd", "cmds"),
@@ -116,8 +116,11 @@ def _common_spellings(model: type) -> Mapping[str, str]:
 def lifted(
     raw: Mapping[str, JsonValue], spec: Mapping[str, JsonValue], model: type, own_spellings: Mapping[str, str]
 ) -> dict[str, JsonValue]:
-    """Return the fields of the tool that a playbook wrote under `spec`, in any spelling. A field at the top of the
-    config replaces the field under `spec`. The two objects `input` are merged."""
+    """Return the tool's fields that a playbook wrote under `spec`, in any spelling and except `timeout`.
+
+    A field at the top of the config takes precedence over the same field under `spec`. An `input` at the top and one
+    under `spec` are merged.
+    """
     own, spellings = field_names(model), field_spellings(model, own_spellings)
     at_the_top = {spellings.get(name, name): name for name, value in raw.items() if value is not None}
     found: dict[str, JsonValue] = {}
@@ -147,10 +150,10 @@ def _merged(kind: str, name: str, keys: tuple[str, str], first: JsonValue, secon
 def rendered(
     where: str, given: Mapping[str, JsonValue], raw_fields: frozenset[str], render: Callable[[JsonValue], JsonValue]
 ) -> dict[str, JsonValue]:
-    """Return `given` with its templates rendered, except in the fields of `raw_fields`.
+    """Return the config fields `given` with their templates rendered, except the fields named in `raw_fields`.
 
     Raises:
-        TemplateError: names the field.
+        TemplateError: a template cannot be rendered; the text names the field.
     """
     values: dict[str, JsonValue] = {}
     for name, value in given.items():
@@ -292,12 +295,12 @@ def _wrong_type(kind: str, name: str, hint: Any, value: Any) -> ConfigurationErr
 
 
 class _Form(NamedTuple):
-    """Checks for the values of one field. The checks are made once from the field's type and reused: making a check
-    takes longer than a call."""
+    """Type checks for the values of one config field, built once from the field's type and reused. Building a check
+    takes longer than a call of the check."""
 
     fits: Callable[[Any], bool]
-    """Function that returns True if lists and objects stand where the type has lists and objects. mashumaro alone would
-    accept an object's keys as a list."""
+    """Function that returns True if a value has lists and objects exactly where the field's type has them. mashumaro
+    alone would accept an object for a list, and use its keys."""
     is_typed_object: bool
     """True for an object whose values have a declared type, such as text or numbers."""
 

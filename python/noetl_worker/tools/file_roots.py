@@ -14,24 +14,25 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import ToolSettings
 
 FILE_ROOTS: Final = "NOETL_WORKER_FILE_ROOTS"
-"""Name of the variable with the directories, separated by `:`, whose files playbooks may name. If the variable is
-empty, a playbook may name any file except a forbidden one (`is_forbidden`)."""
+"""Name of the environment variable that lists the directories, separated by `:`, whose files playbooks may name. If the
+variable is empty, a playbook may name any file except a forbidden one (`is_forbidden`)."""
 KERNEL: Final = ("/proc", "/sys")
-"""Directories of the kernel, which expose the worker's memory and other processes' environments."""
+"""Kernel file systems. Playbooks may never name their files, which expose the worker's memory and other processes'
+environments."""
 _OWN: Final = "noetl-"
 """Name prefix of the worker's own directories in the temporary directory: the outbox, scratch directories of
 commands."""
 
 
 def hidden(settings: ToolSettings) -> tuple[str, ...]:
-    """Return the worker's own paths that Landlock hides from DuckDB. Landlock can hide a path only if no playbook
-    creates files in its parent directories."""
+    """Return the worker's own paths that Landlock, the kernel's file sandbox, hides from DuckDB. Landlock can hide a
+    path only if no playbook creates files in a directory above the path."""
     return tuple(sorted({str(path) for path in map(_real, settings.own_files) if not _is_shared(path, settings)}))
 
 
 def within_reach(settings: ToolSettings) -> list[str]:
-    """Return the worker's own paths that Landlock cannot hide from DuckDB, because playbooks create files in a parent
-    directory."""
+    """Return the worker's own paths that Landlock, the kernel's file sandbox, cannot hide from DuckDB. Playbooks create
+    files in a directory above these paths."""
     return sorted({str(path) for path in map(_real, settings.own_files) if _is_shared(path, settings)})
 
 
@@ -54,7 +55,8 @@ def roots(settings: ToolSettings) -> tuple[Path, ...]:
 
 
 def checked(kind: str, given: str, path: Path, settings: ToolSettings) -> Path:
-    """Return `path` with its links followed. `given` is the path as the playbook wrote it, for the error text.
+    """Check that playbooks may use the file `path`, and return the path with symbolic links resolved. Error texts quote
+    `given`, the path as the playbook wrote it.
 
     Raises:
         ConfigurationError: playbooks may not use this file.
@@ -86,8 +88,8 @@ def opened(kind: str, given: str, path: Path, settings: ToolSettings) -> BinaryI
 
 
 def open_regular(real: Path) -> BinaryIO:
-    """Open a regular file for reading. `real` must not contain links. Raises OSError for any other kind of file:
-    opening a pipe would block.
+    """Open a regular file for reading. Raise OSError if the last part of `real` is a symbolic link, or for any other
+    kind of file: opening a pipe would block.
 
     The function checks the open descriptor. A check of the path could be outdated: the path may name another file by
     then.
@@ -103,7 +105,8 @@ def open_regular(real: Path) -> BinaryIO:
 
 
 def is_forbidden(real: Path, settings: ToolSettings) -> bool:
-    """Return True if playbooks may never name this path (without links), whatever the roots are."""
+    """Return True if no playbook may name this path, even inside an allowed directory of NOETL_WORKER_FILE_ROOTS.
+    `real` is the path with symbolic links resolved."""
     if any(real.is_relative_to(tree) for tree in KERNEL):
         return True
     if any(real.is_relative_to(own) for own in map(_real, settings.own_files)):

@@ -101,7 +101,7 @@ class _MemorySecrets:
 
 
 _METADATA: Final[tuple[str, ...]] = ("execution_id", "step", "server_url", "worker_id", "command_id")
-"""Fields of the command that are also template variables, as in a worker."""
+"""Fields of the command that templates can also use as variables, in this test context as in a real worker."""
 
 
 def tool_context(

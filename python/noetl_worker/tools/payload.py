@@ -52,11 +52,11 @@ def as_value(data: bytes | None) -> JsonValue:
 
 
 async def parse_payloads(payloads: Sequence[bytes | None], owner: object) -> list[JsonValue]:
-    """Return `as_value` of each payload. Large payloads are parsed outside the event loop, and the memory of their
-    values is reserved for `owner`.
+    """Convert each payload with `as_value` and return the values. Large payloads are parsed outside the event loop, and
+    the memory of their values is reserved for `owner`.
 
     Raises:
-        ToolError: kind `resource`, from `Room.take`.
+        ToolError: kind `resource`, if the worker has too little memory for the values.
     """
     size = sum(len(payload or b"") for payload in payloads)
     if size > LARGE:

@@ -24,12 +24,13 @@ class Checked(NamedTuple):
     warnings: tuple[ConfigurationError, ...]
     timeout_s: float | None
     needed_s: float
-    """Minimum timeout of the call in seconds, if the config itself has no timeout."""
+    """Minimum timeout, in seconds, for a config without a timeout of its own: a task sequence needs the sum of its
+    tasks' timeouts."""
 
 
 class PlainConfigs(dict[tuple[str, bytes], Checked]):
-    """The most recently checked configs, by kind and text. A config with a secret is not cached, since the secret must
-    be forgotten with its command."""
+    """The most recently checked configs, by kind and text. A config with a secret is not cached, because the worker
+    must not keep a secret after its command."""
 
     @staticmethod
     def key(kind: str, raw: Mapping[str, JsonValue] | JsonValue) -> tuple[str, bytes] | None:

@@ -47,12 +47,13 @@ class ConfigPlace(NamedTuple):
         return ConfigurationError(f"{self.where}{problem}", field=path, tool=self.tool, **more)
 
     def part(self, name: str) -> ConfigPlace:
-        """Return the position of the field `name` in this part. Error texts show the name too: `retry.on_error`."""
+        """Return the position of the field `name` inside this position. The name is added to the path and to the error
+        texts: `retry.on_error`."""
         return self._replace(where=f"{self.where}.{name}", field=f"{self.field}.{name}")
 
     def unnamed_part(self, name: str) -> ConfigPlace:
-        """Return the position of the field `name` in this part. Only the path gets the name; error texts show the outer
-        part."""
+        """Return the position of the field `name` inside this position. The name is added only to the path; error texts
+        keep the text of this position."""
         return self._replace(field=f"{self.field}.{name}")
 
 
@@ -72,24 +73,28 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """A rule. `when` is True for `else`; an `action` of None means the default action."""
+    """A rule of a policy: a condition and an action. A rule `else` has True as its `when`. If `action` is None, the
+    default action is used."""
 
     when: JsonValue
     action: Action | None
     is_bare: bool = False
-    """True for an action with neither `when` nor `else`; the plane decides its meaning (`ToolForm.bare_rule_holds`)."""
+    """True for a rule with `then` but neither `when` nor `else`. Planes differ in whether such a rule applies
+    (`ToolForm.bare_rule_holds`)."""
 
 
 class StatusWord(str):
-    """The value of `output.status` in a rule's condition. It prints as the word of the plane's own worker (`ok`).
-    Compared, it equals the Rust and the Python worker's word for the status (protocol/tasks.md#policies)."""
+    """The value of `output.status` in a rule's condition. It prints as the word that the plane's original NoETL worker
+    uses (such as `ok`). In a comparison it equals both the Rust and the Python worker's word for the status
+    (protocol/tasks.md#policies)."""
 
     __slots__ = ("_words",)
     _words: frozenset[str]
 
     @classmethod
     def create(cls, status: ToolStatus, form: ToolForm) -> StatusWord:
-        """Return a word that prints as `success` (Rust plane) or `ok` (Python plane), or as `error`."""
+        """Return the word for a tool's status. Success prints as `success` (Rust plane) or `ok` (Python plane), any
+        other status as `error`."""
         words = {"ok", "success"} if status is ToolStatus.SUCCESS else {"error", status.value}
         word = cls(form.success_word if status is ToolStatus.SUCCESS else "error")
         word._words = frozenset(words)
@@ -224,8 +229,8 @@ def _parse_rule(where: ConfigPlace, rule: JsonValue) -> PolicyRule:
 
 
 def _then_of_else(otherwise: JsonValue) -> JsonValue:
-    """Return the `then` of an `else`: `{then: {do: fail}}`. An action elsewhere in the `else` is ignored, as NoETL's
-    Rust and Python workers do."""
+    """Return the `then` inside an `else` such as `{then: {do: fail}}`. Any other field of the `else` is ignored, as
+    NoETL's Rust and Python workers do."""
     return otherwise.get("then") if isinstance(otherwise, Mapping) else None
 
 
@@ -284,14 +289,15 @@ def _backoff(then: Mapping[str, JsonValue]) -> str:
 
 
 def _count(value: JsonValue) -> int | None:
-    """Return a whole number, also from text. Return None for any other value; the caller then uses the default
-    (recorded: policy-numbers)."""
+    """Return a number of attempts as int, also if it is given as text. Return None for any other value; the caller then
+    uses the default (recorded: policy-numbers)."""
     text = str(value).strip()
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
 def _seconds(value: JsonValue) -> float | None:
-    """Return a finite number, also from text, or None for any other value."""
+    """Return a delay in seconds as float, also if it is given as text. Return None for any value that is not a finite
+    number."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):

@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BrokenPlugin:
-    """An entry point that gave no usable tool."""
+    """A plug-in (entry point) that could not be loaded as a tool."""
 
     name: str
     distribution: str
@@ -59,13 +59,13 @@ class PreparedTool:
     config: Any
     context: ToolContext
     timeout_s: float | None
-    """Seconds: the shorter of the config's shortest timeout and the context's remaining time."""
+    """Timeout of the call in seconds: the shorter of the config's shortest timeout and the context's remaining time."""
     warnings: tuple[ConfigurationError, ...] = ()
     """Warnings about parts of the config that the worker does not read."""
     own_timeout_s: float | None = None
     """The timeout in the config, in seconds; None if the config has no timeout."""
     needed_s: float = 0.0
-    """Minimum seconds that the call needs if its config has no timeout."""
+    """Minimum timeout, in seconds, for a config without a timeout of its own."""
     is_inline: bool = False
     """True if the tool declares that its `run` never waits. Such a call needs neither a task nor a timeout."""
 
@@ -135,7 +135,8 @@ class _InnerStop(Stop):
 
 
 class _Given(NamedTuple):
-    """A tool with two of its optional attributes. The registry reads the attributes once per tool, not at each call."""
+    """A registered tool, and two of its properties that the registry determines once per tool instead of at each
+    call."""
 
     tool: Tool[Any]
     is_inline: bool
@@ -188,7 +189,7 @@ class Registry:
         self._plain, self._given = PlainConfigs(), {}
 
     def kinds(self) -> tuple[str, ...]:
-        """Return every kind that can be asked for, sorted, without aliases."""
+        """Return the kinds of all built-in tools and loaded plug-ins, sorted, without aliases."""
         return tuple(sorted({*BUILT_IN, *(tool.kind for tool in self._tools.values())}))
 
     def kinds_that_run(self) -> tuple[str, ...]:
@@ -454,10 +455,10 @@ def _readable_names(tool: Tool[Any]) -> frozenset[str]:
 
 
 def _unread(raw: Mapping[str, JsonValue], tool: Tool[Any]) -> list[str]:
-    """Return the names of the fields that this tool does not read: `case`, `cases` and `next`, and unknown fields under
-    `spec`.
+    """Return the names of misplaced fields, which this tool does not read: `case`, `cases`, `next`, and unknown fields
+    under `spec`.
 
-    A `case` of the step itself is no longer in `raw`, so a `case` found here is misplaced.
+    The step's own `case` was already removed from `raw`, so a `case` in `raw` is misplaced.
     """
     names = [name for name in ("case", "cases", "next") if raw.get(name) and name not in _readable_names(tool)]
     if "spec" in fields.field_names(tool.config_model):

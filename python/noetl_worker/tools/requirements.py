@@ -31,8 +31,8 @@ def class_at(place: str) -> type[Tool[Any]]:
 
 
 def load(place: str) -> None:
-    """Import the class at "module:Class", and the modules that its `imports` names. A missing module is skipped: the
-    tool reports it when a command needs it."""
+    """Import the class at "module:Class", and then the modules listed in its attribute `imports`. A missing module is
+    skipped: the tool reports it when a command needs it."""
     for module in getattr(class_at(place), "imports", ()):
         with suppress(ImportError):
             importlib.import_module(module)

@@ -1,1 +1,1 @@
-"""The worker's life: start, pulling, stop, several processes, and recovery."""
+"""The life of a worker: its start, its pull loop, its stop, several worker processes, and recovery of outcomes."""

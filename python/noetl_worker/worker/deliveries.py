@@ -29,8 +29,8 @@ from noetl_worker.worker.recovery.recent_batches import RecentBatches
 
 Settle: TypeAlias = Callable[[Delivery, Disposition, Callable[[], dict[str, object]]], Awaitable[str | None]]
 CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
-"""Longest time in seconds from the end of the grace period until all commands are returned. Interrupted tools end
-within TOOL_S, and reports within REPORT_S."""
+"""Longest time in seconds for ending the commands that still run after the grace period. Their tools end within TOOL_S,
+and their outcomes are reported within REPORT_S."""
 _FAILED_ADVICE: Final = "report this error with the text of `exception`: it is a bug of the worker. The message returns"
 _CANCEL_ADVICE: Final = "give drains more time: NOETL_WORKER_DRAIN_TIMEOUT_S, terminationGracePeriodSeconds"
 log = structlog.get_logger("noetl_worker")
@@ -58,11 +58,11 @@ class Deliveries:
     async def pull_until_stopped(
         self, puller: Puller, watch: Coroutine[Any, Any, None], keepalive: Keepalive, *, on_drain: Callable[[], None]
     ) -> bool:
-        """Pull until a stop is asked for, or until pulling or `watch` ends. Then drain. Return True if a command was
-        cut off.
+        """Pull messages until the worker is asked to stop, or until the puller or the coroutine `watch` ends. Then
+        drain. Return True if the drain interrupted a command.
 
         Raises:
-            Exception: the error that ended pulling or `watch`, raised after the drain.
+            Exception: the error that ended the puller or `watch`; it is raised after the drain.
         """
         pulling, watching = asyncio.ensure_future(puller.run()), asyncio.ensure_future(watch)
         stopped = asyncio.ensure_future(self._stopping.reached(StopLevel.DRAIN))
@@ -81,11 +81,12 @@ class Deliveries:
             await asyncio.gather(pulling, watching, stopped, return_exceptions=True)
 
     async def drain(self, puller: Puller, keepalive: Keepalive) -> bool:
-        """Let commands finish within the drain time, then stop and return the rest. Return True if a command was cut
-        off.
+        """Let commands finish within the drain time, then interrupt the other commands and return their messages.
+        Return True if a command was interrupted.
 
-        A request in which the plane issues commands may last until the second signal. If all commands finish, the drain
-        also waits within the drain time for batches that a plane has accepted and not processed.
+        A report in whose request the plane issues the next commands may last until the worker gets a second stop
+        signal. If all commands finish, the drain also waits within the drain time for batches that a plane has accepted
+        and not processed.
         """
         puller.pause(True)  # the subscription stays, so that messages of an open pull are returned at once
         log.info("draining", in_flight=len(self.tasks), timeout_s=self._drain_timeout_s)
@@ -122,8 +123,8 @@ class Deliveries:
             await asyncio.wait(running, timeout=min(left_s, PULSE_S), return_when=asyncio.FIRST_COMPLETED)
 
     def _issuing(self) -> list[bool]:
-        """Return one value for each request in which the plane is issuing commands. The value is True if a delivery
-        waits for the request."""
+        """Return one boolean for each request in which the plane is issuing commands: True if the task of a delivery
+        waits for this request."""
         return list(self._emitter.issuing.values())
 
     def running(self) -> set[asyncio.Task[None]]:

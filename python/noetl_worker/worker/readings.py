@@ -15,8 +15,8 @@ PULSE_S = 0.5
 
 
 class Readings:
-    """Sets the gauges. The main loop calls `take` every PULSE_S. If a call is late, something has blocked the main
-    loop, and the delay is measured."""
+    """Sets a worker's gauges, such as used slots. The main loop calls `take` every PULSE_S seconds. A late call means
+    that something has blocked the loop, and the delay is measured."""
 
     def __init__(self, slots: Slots, outbox: Outbox, servers: Servers, in_flight: Collection[object] = ()) -> None:
         self._slots, self._outbox, self._servers, self._in_flight = slots, outbox, servers, in_flight
@@ -40,8 +40,8 @@ class Readings:
         self._due_at = time.monotonic() + PULSE_S
 
     def _take_gate(self, plane: str, name: str, gate: Gate | None) -> None:
-        """Set the gauges of one gate. None stands for a plane that was not asked yet, and counts as a fully open
-        gate."""
+        """Set the gauges of one gate, which limits the concurrent requests to a plane. None stands for the gate of a
+        plane that was not asked yet, and counts as fully open."""
         limit = self._servers.full if gate is None else 1 if gate.is_down else gate.limit()
         metrics.GATE_LIMIT.labels(plane, name).set(limit)
         metrics.GATE_IN_USE.labels(plane, name).set(gate.inside if gate else 0)

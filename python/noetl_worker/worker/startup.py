@@ -56,10 +56,10 @@ class Startup:
         return connection
 
     async def durable(self, connection: Connection) -> Durable | None:
-        """Return the durable. A missing one is created.
+        """Return the durable consumer of the settings. Create the consumer if it is missing.
 
         Raises:
-            JetStreamError: a worker cannot use the durable.
+            JetStreamError: a worker cannot use the consumer.
             WorkerBroken: NATS has closed the connection for good.
         """
 
@@ -78,7 +78,8 @@ class Startup:
 
         Args:
             client: asks the plane.
-            has_bridge: returns whether a bridge fills the command stream. It is called only for a plane without NATS.
+            has_bridge: returns whether a bridge program fills the command stream. It is called only for a plane
+                without NATS.
 
         Raises:
             ControlPlaneError: the server is no control plane, or it sends no commands over NATS and has no bridge.

@@ -273,8 +273,8 @@ class Worker:
         return self.puller.last_progress if self.puller is not None else time.monotonic()
 
     async def _has_bridge(self) -> bool:
-        """Return whether a bridge has marked the command stream as its own. Raise JetStreamError if JetStream does not
-        answer."""
+        """Return whether the command stream has the mark of a bridge, the program that fills the stream for a plane
+        without NATS. Raise JetStreamError if JetStream does not answer."""
         return self.connection is not None and await find_mark(self.connection, self.settings) is not None
 
     def _pause_for_auth(self) -> None:

@@ -35,7 +35,7 @@ class LocalCredential:
 def local_credentials(playbook: Path, given: Sequence[str]) -> list[LocalCredential]:
     """Return the credentials from the file beside the playbook and from each `NAME=FILE`.
 
-    If both have a credential of one name, the credential from `NAME=FILE` is returned.
+    If both have a credential of the same name, the credential from `NAME=FILE` is returned.
 
     Raises:
         PlaybookError: a file cannot be read or contains no credentials; the text names the file, and the line or key.

@@ -11,8 +11,8 @@ from typing import Final
 from noetl_worker.models.wire import Dialect
 
 EPOCH_MS: Final = 1_704_067_200_000
-"""Time at which the clock in all ids starts, in milliseconds since 1970: 2024-01-01T00:00:00Z. Every NoETL component
-uses this time."""
+"""Epoch of the timestamps inside NoETL ids: 2024-01-01T00:00:00Z, as milliseconds since 1970. Every NoETL component
+uses this epoch."""
 MAX_ID: Final = 2**63 - 1
 _NODE: Final = 1
 

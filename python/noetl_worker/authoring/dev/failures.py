@@ -21,7 +21,7 @@ _TRACEBACK: Final = re.compile(r"^.*\(most recent call (?:first|last)\):$", re.M
 _DESCRIPTION: Final = frozenset(
     {"error", "error_kind", "retryable", "code", "exception", "failed_task", "elapsed", "url"}
 )
-"""Fields of a failed command's result that describe the failure rather than hold data."""
+"""Fields of a failed command's result that describe the failure. `Failure.details` does not print these fields."""
 
 
 @dataclass(frozen=True, slots=True)

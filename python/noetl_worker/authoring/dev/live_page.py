@@ -54,7 +54,7 @@ _STATES: Final = {"COMPLETED": "done", "FAILED": "failed", "CANCELLED": "failed"
 
 @asynccontextmanager
 async def live_page(plane: DevControlPlane) -> AsyncIterator[str]:
-    """Serve the pages of a plane's runs during the block, and yield the address of the pages."""
+    """Serve the execution pages of a plane until the `async with` block ends. Yield the address of the pages."""
     listener = socket.create_server(("127.0.0.1", 0))
     host, token = f"127.0.0.1:{listener.getsockname()[1]}", secrets.token_urlsafe(24)
     variables = {

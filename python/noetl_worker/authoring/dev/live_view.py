@@ -51,7 +51,7 @@ class StepRun:
     began_at: float | None = None
     ended_at: float | None = None
     passed: int = 0
-    """Number of commands that succeeded because a policy's rule let a task's failure pass."""
+    """Number of commands that succeeded although a task failed: its policy chose `continue`, `break` or `jump`."""
     text: str = ""
     """Text to show in one line: a summary of the step's last result, or the first line of the step's last error."""
     failures: list[Failure] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Happening:
     value: JsonValue = None
     failure: Failure | None = None
     passed: str = ""
-    """The failure that a policy's rule let pass; "" if no failure was let pass."""
+    """`TASK: ERROR` of a failed task whose policy chose `continue`, `break` or `jump`; "" without such a task."""
 
 
 @dataclass(slots=True)
@@ -92,19 +92,19 @@ class Timeline:
 
     runs: dict[tuple[int, str], StepRun] = field(default_factory=dict)
     items: dict[str, Position] = field(default_factory=dict)
-    """Loop item of each command, by command id. The plane has deleted the item when the event about the command's end
+    """Loop item of each command, by command id. The plane forgets the item before the event about the command's end
     arrives."""
     _claimed: dict[str, tuple[StepRun, float]] = field(default_factory=dict)
     """The step and the time of the claim (seconds since 1970) of each claimed command, by command id."""
     _ended: set[str] = field(default_factory=set)
     _lists: dict[str, LoggedEvent] = field(default_factory=dict)
     """The `call.done` of each command with a list of tasks, by command id, until the command's `command.completed`
-    arrives. On the Rust plane only `command.completed` names the failures that a policy's rule let pass."""
+    arrives. On the Rust plane only `command.completed` names the task failures that a policy ignored."""
     _noted: dict[str, LoggedEvent] = field(default_factory=dict)
-    """The event with the worker's notes about each list of tasks, by command id (Python plane)."""
+    """The `command.noted` event of each list of tasks, by command id (Python plane). The event lists all attempts."""
 
     def take(self, event: LoggedEvent, about: About) -> Happening | None:
-        """Note an event. Return the start or end of a command to show, or None for any other event."""
+        """Add an event to the timeline. Return the start or end of a command to show, or None for any other event."""
         ref = event.command_ref
         if ref is None:
             return None
@@ -177,7 +177,7 @@ def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
 
 
 class View(ABC):
-    """Base class for the outputs of `dev`. A view shows the executions of one session."""
+    """Base class for the output formats of `noetl-worker dev`. A view shows all executions of one `dev` process."""
 
     def __init__(self) -> None:
         self.timeline: Final = Timeline()
@@ -206,12 +206,12 @@ class View(ABC):
 
         Args:
             is_interrupted: the user stopped the session before the execution's end.
-            where: file and line of the playbook's part that the plane could not execute; "" without such a part.
+            where: `file:line` of the part of the playbook that the plane could not execute; "" if there is none.
         """
 
 
 class LineView(View):
-    """A view with one line of text for each start and end of a command."""
+    """A view with one line of text for each start or end of a command, and for each line that a step prints."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -253,7 +253,10 @@ class LineView(View):
 
 
 class JsonView(View):
-    """A view of JSON lines: one object for each start and end of a command, and a summary as the last object."""
+    """A view of JSON lines: one object for each start or end of a command and for each line that a step prints.
+
+    The objects of an execution begin with its id and end with its summary.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__()

@@ -133,9 +133,11 @@ class NatsServer:
             raise
 
     async def _wait_ready(self) -> None:
-        """Connect until the greeting of this server arrives. The server listens only when JetStream is ready.
+        """Try to connect until this server sends its greeting. The server listens only when JetStream is ready.
 
-        If another server has the port, the greeting has that server's name, and the process of this server ends.
+        A greeting with another name comes from another server that has the port. The process of this server then ends.
+
+        Raises JetStreamError if the process ends.
         """
         assert self._process is not None
         while True:
@@ -204,7 +206,7 @@ class CommandStream:
         self._client: Client | None = None
 
     async def open(self) -> None:
-        """Connect, and create the stream with `<subject>` and `<subject>.>`, or add missing subjects to the stream."""
+        """Connect. Create the stream with `<subject>` and `<subject>.>`, or add missing subjects to an existing one."""
         self._client = Client()
         await self._client.connect(
             self._url,

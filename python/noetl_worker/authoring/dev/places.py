@@ -59,7 +59,7 @@ class FilePlaces:
 
 
 def places_in(text: str, file: str) -> FilePlaces:
-    """Return the line numbers of the parts of a playbook.
+    """Return an object that finds the line number of each part of a playbook.
 
     Args:
         text: the playbook, which has to be valid YAML.

@@ -34,7 +34,7 @@ WAIT_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class RawCommand:
-    """A command that belongs to no playbook, for tests and benches. The fields have the names of a claim's answer."""
+    """A command without a playbook, for tests and benchmarks. The fields are named as in the answer to a claim."""
 
     action: str = "noop"
     tool_config: JsonValue = None
@@ -192,12 +192,19 @@ class DevControlPlane(PlaneState):
         return replace(issued, meta={**issued.meta, **(command.meta or {})})
 
     async def finish_work(self) -> None:
-        """Process the queued batches, and publish the commands that follow. A started plane does this by itself."""
+        """Process the queued batches of events, and publish the commands that follow.
+
+        A started plane does this in a task. A test calls this method if it has not started the plane.
+        """
         self.batches.work_off()
         await self.dispatcher.flush()
 
     async def publish_again(self, event_id: int, *, as_text: bool = False) -> None:
-        """Publish a command's notification once more, as the reaper does."""
+        """Publish a command's notification once more, as the plane's reaper does if no worker runs the command.
+
+        Args:
+            as_text: write the command_id as text, as the Python plane's reaper does.
+        """
         self.dispatcher.requeue(self.command(event_id), as_text=as_text)
         await self.dispatcher.flush()
 
@@ -296,7 +303,7 @@ class DevServer(uvicorn.Server):
         await self._serving
 
     async def main_loop(self) -> None:
-        """Wait until `end` is called. At least every 100 ms, uvicorn updates the date in the headers of its answers."""
+        """Run uvicorn's periodic tasks, such as updating the `Date` header, every 100 ms until `end` is called."""
         while not await self.on_tick(0):
             with anyio.move_on_after(0.1):
                 await self._asked_to_stop.wait()

@@ -20,7 +20,7 @@ _BARE_BRACES: Final = re.compile(r"(?:^|[:\-\[,])\s*(\{\{)")
 
 
 class Place(NamedTuple):
-    """Line and column, both counted from 1."""
+    """A position in a YAML file: line and column, both counted from 1."""
 
     line: int
     column: int
@@ -62,15 +62,15 @@ class PlaybookText:
         return path in self._nodes
 
     def line_range(self, path: Path) -> range:
-        """Return the numbers of the lines that a value takes."""
+        """Return the range of the file's line numbers, counted from 1, that the value at a path covers."""
         node = self._nodes[path]
         end = node.end_mark.line + (node.end_mark.column > 0)
         return range(node.start_mark.line + 1, end + 1)
 
     def first_line(self, path: Path) -> int | None:
-        """Return the number of the line where a text's content begins.
+        """Return the number of the file's line where the content of a text value begins.
 
-        Return None for a text whose lines differ from the file's lines, such as a folded text.
+        Return None for any other value, and for a text whose line breaks differ from the file's, such as a folded text.
         """
         node = self._nodes.get(path)
         if not isinstance(node, yaml.ScalarNode):
@@ -80,8 +80,9 @@ class PlaybookText:
         return node.start_mark.line + 1 if node.start_mark.line == node.end_mark.line else None
 
     def read_otherwise(self, path: Path) -> Iterator[tuple[str, JsonValue, Place]]:
-        """Yield each unquoted word that YAML reads as another type than text, with its value and place. `no` becomes
-        False.
+        """Yield each unquoted word that YAML does not read as text, with its YAML value and place.
+
+        For example, `no` becomes False.
 
         Args:
             path: path below which words are searched.
@@ -90,7 +91,7 @@ class PlaybookText:
             yield node.value, yaml_text.loads(node.value), _place(node.start_mark)
 
     def find_below(self, path: Path, word: str) -> Place | None:
-        """Return the place of a word below a path, or None. The word is a key or a value; a key wins over a value."""
+        """Return the first place below a path where a key, or else a value, equals `word`; None if there is none."""
         inside = [one for one in self._nodes if one[: len(path)] == path]
         keys = [self.key_place(one) for one in inside if len(one) > len(path) and one[-1] == word]
         texts = [self.value_place(one) for one in inside if getattr(self._nodes[one], "value", None) == word]
@@ -175,7 +176,7 @@ def _bare_template(node: Any) -> Any:
 
 
 def _walk(root: Any, loader: Any, read: PlaybookText) -> None:
-    """Note the place of each key and value. For a YAML alias, the value's place is the place of the anchor."""
+    """Store the place of each key and value in `read`. The place of an alias's value is the place of the anchor."""
     waiting: list[tuple[Any, Path]] = [(root, ())]
     while waiting:
         node, path = waiting.pop()

@@ -146,7 +146,7 @@ def _page(plane: DevControlPlane) -> AbstractAsyncContextManager[str]:
 
 @contextmanager
 def _joinable(plane: DevControlPlane) -> Iterator[None]:
-    """Store the plane's token in a file during the block, so that this user's other processes can join the run.
+    """Store the plane's token in a file during the `with` block, so that this user's other processes can join the run.
 
     If the file cannot be written, print a message and go on without the file.
     """
@@ -167,7 +167,10 @@ def _settings_to_join(plane: DevControlPlane) -> dict[str, str]:
 
 @contextmanager
 def _kept(plane: DevControlPlane, known: Sequence[LocalCredential]) -> Iterator[None]:
-    """Store each execution with its child executions when the block ends. A failure is only printed."""
+    """Store all executions for later commands when the `with` block ends.
+
+    An error in storing is only printed.
+    """
     try:
         yield
     finally:
@@ -186,11 +189,11 @@ def _warn(execution: Execution, reason: str) -> None:
 
 
 async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevControlPlane, nats: str) -> None:
-    """Stay until cancelled, and show the summary of each execution that somebody else starts.
+    """Keep `dev --keep` running until it is cancelled. Show the summary of each execution that another program starts.
 
     Args:
-        console: output for the settings that another worker needs to join this run. None: the first JSON line has these
-            settings.
+        console: console on which to print the settings that another worker needs to join this run. None: not printed
+            here, since the first JSON line has these settings.
     """
     if console is not None:
         exports = [f"export {name}={quote(text)}" for name, text in _settings_to_join(plane).items()]

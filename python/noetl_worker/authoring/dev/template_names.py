@@ -32,7 +32,7 @@ class Chain(NamedTuple):
     names: tuple[str, ...]
     line: int
     may_be_missing: bool
-    """True if the template gives a default for the name, or only tests whether it exists."""
+    """True if the template gives a default for the name, or only tests whether the name has a value."""
 
 
 class ReadingError(NamedTuple):
@@ -53,9 +53,9 @@ class Reading:
     methods: list[Word] = field(default_factory=list)
     functions: list[Word] = field(default_factory=list)
     free: frozenset[str] = frozenset()
-    """Names that the template reads and does not set itself."""
+    """First parts of dotted names that the template reads and does not set itself: its variables."""
     has_words: bool = False
-    """True if a template without statements has text outside its braces."""
+    """True if a template without `{% %}` has text outside its braces. A condition with such text is always true."""
 
 
 def read_template(path: Path, text: str) -> Reading:
@@ -124,9 +124,9 @@ def _chains(node: nodes.Node, *, may_be_missing: bool) -> Iterator[Chain]:
 
 
 def _asked(node: nodes.Node, *, may_be_missing: bool) -> tuple[nodes.Node | None, bool]:
-    """Return the operand of a filter, test, `or` or inline `if`, and whether the operand may be missing.
+    """Return the operand of a filter, test, `or` or inline `if`, and whether its names may have no value.
 
-    Return (None, False) for any other node.
+    Such a node may give a default for the operand, or test it. Return (None, False) for any other node.
     """
     if isinstance(node, nodes.Filter):
         return node.node, may_be_missing or node.name in _GIVES_WAY

@@ -1,4 +1,4 @@
-"""The list of files that a playbook uses, and a wait for a change to one of these files."""
+"""The files that a playbook uses, and a function that waits until one of these files changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORD: Final = re.compile(r"[^\s\"'`=(),:;\[\]{}<>|&]{1,255}")
 
 
 def file_stamps(playbook: Path, others: Sequence[Path] = ()) -> Stamps:
-    """Return the stamps of all files that a run of the playbook uses.
+    """Return the time of change and the size of each file that a run of the playbook uses.
 
     The files are the playbook, its credentials files, the files and playbooks that the playbook names, and `others`.
     Named files are searched in the playbook's folder and in the working directory.
@@ -37,7 +37,7 @@ def file_stamps(playbook: Path, others: Sequence[Path] = ()) -> Stamps:
 
 
 async def until_changed(before: Stamps, playbook: Path) -> list[Path]:
-    """Wait until a file has changed and all files then rest for a quarter of a second. Return the changed files."""
+    """Wait until a file has changed and no file changes again for a quarter of a second. Return the changed files."""
     last = before
     while True:
         await asyncio.sleep(_LOOK_S)

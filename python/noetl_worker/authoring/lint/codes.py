@@ -28,7 +28,7 @@ class Code:
     plane: str = ""
     """Name of the plane, for a mistake that concerns only one plane; "" for both planes. See also `fails`."""
     fails: bool = False
-    """True if a mistake of one plane is an error when only that plane is checked. False: the mistake is a warning."""
+    """True for a mistake that is an error, not a warning, when only the plane `plane` is checked."""
     is_refusal: bool = False
     """True if the message is the plane's own error text. Such a mistake is an error if both planes refuse the
     playbook."""

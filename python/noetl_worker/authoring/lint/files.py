@@ -45,7 +45,7 @@ def _yaml_files(folder: Path) -> list[Path]:
 def _is_no_file(path: str) -> bool:
     """Return True for a folder whose name ends in .yaml, and for a link to nothing.
 
-    This uses os.path, since the methods of Path raise PermissionError for a path without permission.
+    The function uses os.path, since the methods of Path raise PermissionError for a path without permission.
     """
     return os.path.isdir(path) or (os.path.islink(path) and not os.path.exists(path))  # noqa: PTH110, PTH112, PTH114
 

@@ -19,7 +19,7 @@ _LONGEST: Final = 500
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mistake:
-    """A mistake at a line and column of a file."""
+    """A mistake in a playbook, with its place in the file: line and column."""
 
     file: str
     line: int
@@ -45,9 +45,9 @@ class Inspected:
     idle: list[range] = field(default_factory=list)
     """Line ranges that never run, such as a workbook entry that no step uses. A mistake there is only a warning."""
     refused_by: dict[Mistake, set[str]] = field(default_factory=dict)
-    """Names of the planes that refuse the playbook because of a mistake. The key is the mistake."""
+    """Names of the planes that refuse the playbook because of a mistake, by mistake."""
     refusers: set[str] = field(default_factory=set)
-    """Names of the planes that refuse the playbook for any reason."""
+    """Names of the planes that refuse the playbook, for whatever mistake."""
 
     @property
     def document(self) -> Mapping[str, object]:
@@ -81,7 +81,7 @@ class Inspected:
     def add_word(
         self, reading: Reading, word: Word, code: str, message: str, *, is_warning: bool | None = None
     ) -> None:
-        """Report a mistake at the place of a word in a template. See `add`."""
+        """Report a mistake like `add`, at the line and column of a word in a template."""
         self.add(code, self.playbook.word_place(reading.path, word.line, word.name), message, is_warning=is_warning)
 
     def refuse(self, mistake: Mistake, plane: str) -> None:

@@ -13,7 +13,7 @@ from noetl_worker.authoring.lint.settings_file import settings_beside
 from noetl_worker.tools.registry import Registry
 
 _COMPLETED: Final = "NW108"
-"""Code of a playbook without apiVersion, kind or metadata. `dev` and `test` add these keys, so the playbook can run."""
+"""Code for a missing apiVersion, kind or metadata. `dev` and `test` run such a playbook; a real plane refuses it."""
 
 
 def look_at(file: Path, *, plane: str, select: tuple[str, ...] = ()) -> list[tuple[bool, str]]:

@@ -1,4 +1,4 @@
-"""The page docs/check.md, which is made from the codes."""
+"""The content of docs/check.md, which is generated from the list of codes of `check`."""
 
 from __future__ import annotations
 

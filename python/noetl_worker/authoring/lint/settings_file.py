@@ -1,4 +1,4 @@
-"""The settings of `check`, from a file `.noetl-check.yaml` in the playbooks' folder or one above, and from flags."""
+"""The settings of the command `check`, from `.noetl-check.yaml` in the playbooks' folder or a parent, and flags."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _PLANES: Final = ("python", "rust")
 
 @dataclass(frozen=True, slots=True)
 class CheckSettings:
-    """The settings of `check`. A code may be given whole (NW101) or by its first characters (NW1)."""
+    """The settings of the command `check`. A mistake's code may be whole (NW101) or a prefix of several codes (NW1)."""
 
     select: tuple[str, ...] = ()
-    """Codes to report; empty: all."""
+    """Codes of the mistakes to report, such as NW101. If empty, all mistakes are reported."""
     ignore: tuple[str, ...] = ()
-    """Codes not to report."""
+    """Codes of the mistakes not to report."""
     plane: str | None = None
     strict: bool = False
     baseline: Path | None = None
@@ -34,8 +34,7 @@ class CheckSettings:
         return is_selected and not (self.ignore and code.startswith(self.ignore))
 
     def with_flags(self, **flags: Any) -> CheckSettings:
-        """Return these settings, with the values of flags in place of the settings' own. A flag that was not given is
-        None, () or False.
+        """Return a copy of these settings, overridden by the command-line flags that are not None, () or False.
 
         Raises PlaybookError for an unknown code or plane.
         """
@@ -45,8 +44,9 @@ class CheckSettings:
 
 
 def settings_beside(folder: Path) -> CheckSettings:
-    """Return the settings from the file in this folder, or else in the nearest folder above, up to the root of the
-    Git repository. Without a file, return the defaults.
+    """Return the settings from the nearest `.noetl-check.yaml`, or the defaults if there is no such file.
+
+    The file is looked for in this folder, then in each parent folder up to the root of the Git repository.
 
     Raises:
         PlaybookError: the file cannot be read, or has an unknown key or value.
@@ -92,9 +92,9 @@ def _check(source: str, given: Mapping[str, Any]) -> None:
 
 
 def credential_names(file: Path) -> Sequence[str]:
-    """Return the names of the credentials in a file {NAME: {type, data}}.
+    """Return the names of the credentials in a YAML file {NAME: {type, data}}.
 
-    Raises PlaybookError, whose text contains no value from the file.
+    Raises PlaybookError for an unreadable file. The error's text never contains a secret from the file.
     """
     document = read_document(file, "not YAML")
     if not isinstance(document, dict):

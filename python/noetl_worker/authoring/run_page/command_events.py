@@ -1,4 +1,4 @@
-"""The commands of an execution, made from its events. A RunDialect reads the events of one plane."""
+"""The commands of an execution, reconstructed from its events for the execution page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noetl_worker.models.wire import JsonValue, context_of, fields_of
 from noetl_worker.remote.plane.rules import NOTED
 
 NOTES: Final = frozenset({"answer", "case", "cases_skipped", "cases_skipped_count", "output", "tasks", "warnings"})
-"""Keys of the notes that a worker adds to an event for readers of the page (pipeline/report/results.py)."""
+"""Keys of the notes that a worker adds to an event for the execution page (pipeline/report/results.py)."""
 _CALL_ENDS: Final = ("call.done", "call.error")
 _NOT_OF_ITEM: Final = frozenset({"_first", "_index", "_last", "_total", "loop_event_id"})
 _COMMAND_ENDS: Final = ("command.completed", "command.failed")
@@ -21,7 +21,7 @@ _COMMAND_ENDS: Final = ("command.completed", "command.failed")
 
 @dataclass(slots=True)
 class ToolOutcome:
-    """The outcome of a tool, and the worker's notes, as read from one event."""
+    """The outcome of a tool, and the worker's notes for the execution page, as read from one event."""
 
     is_failed: bool = False
     output: JsonValue = None
@@ -32,28 +32,31 @@ class ToolOutcome:
 
 
 class RunDialect(Protocol):
-    """A reader of one plane's events."""
+    """The interface that reads events in the format of one plane."""
 
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
-        """Return the outcome, or only the notes, in an event.
+        """Return the tool's outcome from an event, or only the worker's notes from an event without an outcome.
 
         Args:
             event: call.done, call.error, command.completed, command.failed, or the event with the worker's notes.
         """
 
     def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Return the id of each command.issued event whose command has to be requested from the plane."""
+        """Return the ids of the command.issued events whose command must be requested from the plane.
+
+        A command must be requested if the events do not contain all of its data.
+        """
 
     def issued(self, events: Sequence[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
         """Return a command for each command.issued event.
 
         Args:
             events: all events of the execution.
-            asked: the answers for the commands that `to_ask` names, by the id of command.issued.
+            asked: the plane's responses for the events that `to_ask` returned, by the id of command.issued.
         """
 
     def run(self, detail: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> ExecutionRun:
-        """Return the execution without its commands and steps."""
+        """Return the execution's own data, such as its status and times, with no commands and steps yet."""
 
 
 def fold(
@@ -64,7 +67,7 @@ def fold(
     Args:
         dialect: the reader of the plane's events.
         events: all events of the execution, in the order of their ids.
-        asked: the answers to `GET /api/commands/{event_id}`, by the id of command.issued.
+        asked: the plane's responses to `GET /api/commands/{event_id}`, by the id of command.issued.
     """
     commands = dialect.issued(events, asked)
     known = {command.command_id: command for command in commands if command.command_id}
@@ -131,10 +134,10 @@ def printed(fields: dict[str, Any]) -> tuple[str, str]:
 
 
 def item_in(names: Mapping[str, JsonValue]) -> JsonValue:
-    """Return a loop item as {iterator: value}, or None for a command outside a loop.
+    """Return the loop item that a command processes, as {iterator: value}, or None for a command outside a loop.
 
     Args:
-        names: the names and values that the command's templates saw.
+        names: variables of the command's templates, with their values.
     """
     return {name: value for name, value in fields_of(names.get("iter")).items() if name not in _NOT_OF_ITEM} or None
 
@@ -149,7 +152,7 @@ def step_name(event: Mapping[str, Any]) -> str:
 
 
 def parse_id(value: object) -> int:
-    """Return an id that is given as a number or as text, or 0 for any other value."""
+    """Return an event's id as an integer. The value may be a number or a string; any other value gives 0."""
     text = str(value)
     return int(text) if text.isdecimal() and text.isascii() else 0
 
@@ -169,8 +172,9 @@ def parse_time(value: object) -> float | None:
 
 
 def error_text(value: object) -> str:
-    """Return the text of an error, given as text or as an object with `message` (recorded:
-    failed-error-object-events). Return "" for None.
+    """Return the message of an error in an event. The error may be a string or an object with `message`.
+
+    Return "" for None (recorded: failed-error-object-events).
     """
     if isinstance(value, str):
         return value

@@ -1,4 +1,4 @@
-"""The status COMPLETED that the Python plane infers, and a remark about it for the execution page.
+"""A remark on the execution page about a status COMPLETED that may be wrong, since the Python plane only inferred it.
 
 The plane shows COMPLETED whenever no command is open, even between two steps. So the execution may still go on.
 """
@@ -14,9 +14,9 @@ _ENDS: Final = frozenset({"command.completed", "command.failed"})
 
 
 def inferred_end(status: object, events: Iterable[Mapping[str, Any]]) -> str:
-    """Return a remark about a COMPLETED that no event confirms, with the number of ended commands of each step.
+    """Return a remark for the reader if the status is COMPLETED but no event says that the execution completed.
 
-    Return "" for any other status, and for a COMPLETED that an event confirms.
+    The remark counts the ended commands of each step. Return "" for another status, or if an event confirms COMPLETED.
 
     Args:
         status: the plane's status of the execution.

@@ -2,8 +2,9 @@
 
 First, arcs that close a cycle are left out. Second, each step gets the rank after the last step that leads to it.
 Third, each rank is sorted by the mean position of its steps' neighbours, which gives few crossings. An arc over several
-ranks has a position in each of these ranks, and crosses no step. No small library does this: dagre needs lodash,
-networkx needs numpy, graphviz is a program.
+ranks has a position in each of these ranks, and crosses no step.
+
+No small library computes this layout: dagre needs lodash, networkx needs numpy, graphviz is a program.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def lay_out(count: int, edges: Sequence[Edge], straight: Collection[Edge] = ()) 
     """Lay out the steps 0 to `count - 1` and the arcs between them.
 
     Args:
-        straight: arcs to draw as straight lines where possible, at the cost of other arcs.
+        straight: arcs to draw as straight lines where possible, even if other arcs then get more bends.
     """
     back = _leading_back(count, edges)
     forward = [edge for edge in dict.fromkeys(edges) if edge not in back]
@@ -56,7 +57,10 @@ def lay_out(count: int, edges: Sequence[Edge], straight: Collection[Edge] = ()) 
 
 
 def _leading_back(count: int, edges: Sequence[Edge]) -> set[Edge]:
-    """Return the arcs that close a cycle. The search does not recurse, since a playbook may have thousands of steps."""
+    """Return the arcs that close a cycle, found by a depth-first search.
+
+    The search does not recurse, since a playbook may have thousands of steps.
+    """
     ways: dict[int, list[int]] = {}
     for start, to in edges:
         ways.setdefault(start, []).append(to)
@@ -121,11 +125,11 @@ def _across(layers: list[list[Node]], neighbours: Neighbours, lines: Neighbours)
 def _spread(
     layer: Sequence[Node], wanted: Mapping[Node, float], across: dict[Node, float], first: Sequence[Node]
 ) -> None:
-    """Place the nodes of a rank, at least 1 apart and near their wanted positions. The positions are written to
-    `across`.
+    """Place the nodes of a rank at least 1 apart and near their wanted positions, which changes `across`.
 
     Args:
-        first: nodes that matter most. The rank is moved until their mean distance from the wanted positions is 0.
+        first: nodes that matter most. The whole rank is shifted so that the mean offset of these nodes from their
+            wanted positions is 0.
     """
     at = float("-inf")
     for node in layer:

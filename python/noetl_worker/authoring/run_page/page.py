@@ -29,9 +29,9 @@ _IN_SCRIPT: Final = {
     0x2028: "\\u2028",
     0x2029: "\\u2029",
 }
-"""Escapes of the characters that could end the HTML element with the JSON, or a line of JavaScript."""
+"""JSON escapes for characters that could end the page's data element, or a line of JavaScript."""
 _MOST_DRAWN: Final = 150
-"""Largest number of steps for which a graph is drawn. The picture of a larger graph would be slow and unreadable."""
+"""Largest number of steps for which the page draws a graph. A larger graph would be slow and unreadable."""
 
 
 def render_page(
@@ -42,7 +42,7 @@ def render_page(
     runs: Sequence[Mapping[str, str]] | None = None,
     against: ExecutionRun | None = None,
 ) -> str:
-    """Return the text of the HTML file.
+    """Return the HTML text of the execution page.
 
     Args:
         run: the execution to show.
@@ -98,7 +98,7 @@ def page_data(
     runs: Sequence[Mapping[str, str]] | None = None,
     against: ExecutionRun | None = None,
 ) -> dict[str, Any]:
-    """Return the data for the page's script.
+    """Return the data that the execution page embeds as JSON, and that its script shows.
 
     Args:
         run: the execution to show.

@@ -1,8 +1,8 @@
 """The events of the Python plane (protocol/events.md#python-plane; recorded: tool-python-events-full-example).
 
-Events name their command by the command's number, except `command.issued`. Its `parent_event_id` names the event that
-led to the command. Both the numbers of commands and the ids of events grow. So a step's first number belongs to the
-step's first `command.issued`, and so on. If their counts differ in a step, the plane is asked.
+Events name their command by the command's number, except `command.issued`, which names no command. Command numbers and
+event ids both grow with time. So the lowest command number of a step belongs to the step's first `command.issued`, and
+so on. If a step has more or fewer numbers than `command.issued` events, the page asks the plane for each command.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from noetl_worker.remote.plane.rules import NOTED
 
 _BESIDE: Final = ("command_id", "worker_id")
 _UNWRITTEN: Final = ("spec", "output")
-"""Keys that the plane adds to each tool_config as null (recorded: tool-python-events-full-example)."""
+"""Keys that the Python plane adds to each tool_config with the value null. The execution page leaves them out.
+
+Recorded: tool-python-events-full-example.
+"""
 _ITEM: Final = "__loop_claimed_index"
 """Key in `input` with the index of a loop's item (recorded: loop-sequential-claim)."""
 
@@ -86,7 +89,7 @@ class PythonRunEvents:
 
 
 def _by_step(events: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[Mapping[str, Any]]], dict[str, set[int]]]:
-    """Return two mappings by step name: the command.issued events, and the command numbers in all other events."""
+    """Return two mappings by step name: its command.issued events, and the command numbers in its other events."""
     issued: dict[str, list[Mapping[str, Any]]] = {}
     numbers: dict[str, set[int]] = {}
     for event in events:

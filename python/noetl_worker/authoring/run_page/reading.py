@@ -21,14 +21,14 @@ from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.settings import Settings
 
 MOST_ASKED: Final = 1000
-"""Largest number of commands that the page requests from the plane, each in its own request."""
+"""Largest number of commands that are read from the plane for one execution page. Each command takes one request."""
 MOST_STORED: Final = 1000
-"""Largest number of commands whose template variables are read from the plane's result store."""
+"""Largest number of commands, per execution page, whose template variables are read from the plane's result store."""
 MOST_CHILDREN: Final = 20
 _PLAYBOOKS: Final = ("playbook", "playbooks")
 _AT_ONCE: Final = 4
 _PAGE: Final = 200
-"""Number of events to ask for in one page (recorded: pyworker-loop-parallel-events). Pages are counted from 1."""
+"""Number of events per page of the plane's event list (recorded: pyworker-loop-parallel-events)."""
 _DIALECTS: Final[Mapping[Dialect, RunDialect]] = {Dialect.PYTHON: PythonRunEvents(), Dialect.RUST: RustRunEvents()}
 
 
@@ -43,7 +43,7 @@ async def read_run(settings: Settings, execution_id: int) -> ExecutionRun:
 
 
 async def read_run_from(plane: Plane, execution_id: int) -> ExecutionRun:
-    """Read an execution and its child executions from a plane. Raises ControlPlaneError."""
+    """Read an execution and its child executions from a plane. Raise ControlPlaneError if the execution is not read."""
     run = await _read_one(plane, execution_id)
     family, missing = [run], 0
     for member in family:
@@ -61,8 +61,10 @@ async def read_run_from(plane: Plane, execution_id: int) -> ExecutionRun:
 
 
 async def _add_names(plane: Plane, run: ExecutionRun) -> None:
-    """Read the template variables that the plane has stored separately from their command. Set the loop item of each
-    command from the variables."""
+    """Read the template variables of commands from the plane's result store, where the plane keeps large ones.
+
+    Then set the loop item of each command from its template variables.
+    """
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def read(command: RunCommand) -> None:
@@ -135,7 +137,7 @@ async def _read_one(plane: Plane, execution_id: int) -> ExecutionRun:
 async def _all_events(plane: Plane, execution_id: int, detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return all events of an execution, in the order of their ids.
 
-    An event that is added between two requests moves older events to the next page, so pages may repeat events.
+    A new event between two requests moves older events to the next page. So repeated events are dropped.
     """
     found = {parse_id(event.get("event_id")): event for event in read_events(detail)}
     page = 0
@@ -158,7 +160,7 @@ async def _ask(plane: Plane, event_ids: Sequence[int]) -> dict[int, Mapping[str,
 
 
 async def _playbook(plane: Plane, detail: Mapping[str, Any], run: ExecutionRun) -> Mapping[str, Any]:
-    """Return the version of the playbook that the execution ran, or {} if the plane cannot give it."""
+    """Return the playbook, in the version that the execution ran, or {} if the plane cannot give it."""
     try:
         entry = await plane.catalog_entry(str(detail.get("catalog_id") or ""))
     except ControlPlaneError as error:

@@ -1,4 +1,4 @@
-"""The data of the execution page, the same for both planes. Times are seconds since 1970, or None if not known."""
+"""The data of the execution page, in one form for both planes. Times are seconds since 1970, or None if not known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CommandState(str, Enum):
 
 @dataclass(slots=True)
 class RunTask:
-    """A task of a command that runs a list of tasks."""
+    """A task, as the execution page shows it, of a command that runs a list of tasks."""
 
     name: str
     kind: str = ""
@@ -45,13 +45,13 @@ class RunCommand:
     """The loop item as {iterator: value}; None outside a loop."""
     kind: str = ""
     after: str | None = None
-    """Name of the step whose end led to this command; None if the plane does not say."""
+    """Name of the step that ended before this command and led to it; None if the plane does not say."""
     issued: float | None = None
     claimed: float | None = None
     started: float | None = None
     ended: float | None = None
     attempts: int = 0
-    """Number of claims."""
+    """Number of times that a worker claimed the command."""
     worker: str = ""
     input: JsonValue = None
     output: JsonValue = None
@@ -61,21 +61,21 @@ class RunCommand:
     is_raised: bool = False
     """True if an event says that the command itself failed, and not only its tool."""
     passed: str = ""
-    """Text of a failure after which a policy's rule or a case let the execution go on; "" without such a failure."""
+    """Error text of a failure that a policy's rule or a case tolerated, so that the execution went on; "" if none."""
     answer: str = ""
-    """Body of the HTTP answer that failed the command."""
+    """Body of the HTTP response that made the command fail; "" if there was none."""
     names: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Names and values that the command's templates see."""
+    """Variables of the command's templates, with their values."""
     notes: Mapping[str, JsonValue] = field(default_factory=dict)
     """The worker's notes in the command's last event: `tasks`, `answer`, `case`."""
     tasks: Sequence[RunTask] = ()
     child: str = ""
-    """Id of the child execution that the command started."""
+    """Id of the child execution that the command started; "" if it started none."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunWay:
-    """An arc from one step to another."""
+    """An arc from a step to the step `to`, and whether the execution took it."""
 
     to: str
     when: str = ""
@@ -94,7 +94,7 @@ class RunStep:
 
 @dataclass(slots=True)
 class ExecutionRun:
-    """An execution, as the page shows it."""
+    """An execution, as the execution page shows it."""
 
     execution_id: str
     path: str
@@ -109,7 +109,7 @@ class ExecutionRun:
     commands: Sequence[RunCommand] = ()
     steps: Mapping[str, RunStep] = field(default_factory=dict)
     inferred: str = ""
-    """Remark about a status COMPLETED that no event confirms; "" for any other status."""
+    """Remark that no event confirms the status COMPLETED; "" if an event does, or for any other status."""
     notes: list[str] = field(default_factory=list)
     """Remarks for the reader about values that are missing on the page."""
     children: list[ExecutionRun] = field(default_factory=list)

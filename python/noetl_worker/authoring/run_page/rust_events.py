@@ -1,7 +1,7 @@
 """The events of the Rust plane (protocol/events.md#rust-plane; recorded: batch-execution, fail-execution).
 
-A command's id is `<execution>:<step>:<event>`, with the id of its `command.issued` as `<event>`. In a loop, `:i<item>`
-follows. No event has a command's input, so the plane is asked for each command (protocol/claim.md#fetch).
+A command's id is `<execution>:<step>:<event>`, where `<event>` is the id of its `command.issued` event. In a loop,
+`:i<item>` follows. No event has a command's input, so the plane is asked for each command (protocol/claim.md#fetch).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _command(event: Mapping[str, Any], names: Mapping[int, str], asked: Mapping[
 
 
 def _issued_by(command_id: str) -> int:
-    """Return the id of the command.issued event, which is a part of the command's id."""
+    """Return the id of a command's command.issued event, taken from the command's id."""
     head, _, last = command_id.rpartition(":")
     return parse_id(head.rpartition(":")[2] if _item_index(command_id) is not None else last)
 

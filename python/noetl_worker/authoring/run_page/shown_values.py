@@ -12,20 +12,20 @@ from noetl_worker.text.secrets import redaction
 from noetl_worker.text.secrets.known import KnownSecrets
 
 MOST_CHARS: Final = 20_000
-"""Largest number of characters of one text. A page with a thousand texts of 100 kB would open slowly."""
+"""Largest number of characters shown of one value. A page with a thousand values of 100 kB would open slowly."""
 _LEAST_CHARS: Final = 1_000
 _ALL_CHARS: Final = 40_000_000
-"""Approximate number of characters that the page of an execution with thousands of commands may have."""
+"""Approximate limit for the characters of all values on one execution page. With many commands, each gets fewer."""
 _TEXTS_OF_COMMAND: Final = 3
 ShownText: TypeAlias = list[Any]
-"""A list of a title, a text and, if the text was shortened, the original number of characters."""
+"""A value on the execution page: [title, text], or [title, text, original length] if the text was shortened."""
 
 
 class ShownValues:
-    """Converts the values on one page: redacts secrets, and shortens long texts."""
+    """A converter of the values on one execution page: it redacts secrets, and shortens long texts."""
 
     def __init__(self, runs: Sequence[ExecutionRun], own_secrets: Iterable[str] = ()) -> None:
-        """Collect the secrets in the inputs of executions and commands, so that they are redacted in all values."""
+        """Collect the secrets in the inputs of executions and commands. These secrets are then redacted everywhere."""
         known, commands = KnownSecrets(tuple(own_secrets)), [command for run in runs for command in run.commands]
         for given in (*(run.workload for run in runs), *(command.input for command in commands)):
             known.add_inline(given)
@@ -37,17 +37,17 @@ class ShownValues:
         self._most = max(_LEAST_CHARS, min(MOST_CHARS, share))
 
     def text(self, text: str) -> str:
-        """Return a text, such as an error, redacted and shortened."""
+        """Redact the secrets in a text, such as an error, and shorten it for the execution page."""
         return self._cut("", redaction.redact_text(text, self._secrets))[1] if text else ""
 
     def printed(self, title: str, text: str) -> list[ShownText]:
         return [self._cut(title, redaction.redact_text(text, self._secrets))] if text.strip() else []
 
     def value(self, value: JsonValue) -> list[ShownText]:
-        """Return a value as redacted and shortened texts.
+        """Return a value as redacted and shortened texts for the execution page.
 
-        In an object, a text of several lines (code, SQL) becomes a separate text with its key as the title. The rest
-        becomes one JSON text.
+        A string of several lines in an object (code, SQL) becomes a text of its own, titled by its key. The rest of the
+        value becomes one JSON text.
         """
         if value is None or value in ({}, []):
             return []
@@ -69,7 +69,7 @@ class ShownValues:
 
 
 def visible(text: str) -> str:
-    """Replace control characters by their numbers, since a control character can make a name look like another name."""
+    """Replace unprintable characters by escapes such as `\\u{202e}`, since they can make a name look like another."""
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return "".join(char if char.isprintable() or char in "\n\t" else f"\\u{{{ord(char):x}}}" for char in text)

@@ -1,4 +1,4 @@
-"""The steps of an execution, and the arcs between the steps, with a mark on each taken arc."""
+"""The steps of an execution for the execution page, and the arcs between the steps. `is_taken` marks each taken arc."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _END: Final = "end"
 
 
 def run_steps(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> dict[str, RunStep]:
-    """Return the steps by name: the playbook's steps in its order, then steps that only commands name.
+    """Return the steps by name: first the playbook's steps in its order, then steps found only in commands.
 
     Args:
         document: the parsed playbook; {} if it is not known.
@@ -37,10 +37,10 @@ def run_steps(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> di
 
 
 def _taken(steps: Mapping[str, RunStep], commands: Sequence[RunCommand]) -> dict[tuple[str, str], None]:
-    """Return the arcs that were taken, as pairs of steps. The values of the result are None.
+    """Return the arcs that the execution took, as an ordered set: a dict whose keys are pairs (step, next step).
 
-    On the Python plane a command names its previous step. On the Rust plane the previous step is inferred. Only steps
-    with an arc to the command's step count; the last to end before the command was issued is taken
+    On the Python plane a command names its previous step. On the Rust plane the previous step is inferred: among the
+    steps with an arc to the command's step, it is the last that ended before the command was issued
     (protocol/events.md).
     """
     before: dict[str, list[str]] = {}

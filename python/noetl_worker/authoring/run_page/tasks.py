@@ -13,18 +13,21 @@ from noetl_worker.remote.plane.names import Names
 from noetl_worker.text.templates import template
 
 MOST_RENDERED: Final = 1_000
-"""Largest number of commands whose tasks' inputs are rendered. Rendering is slow after steps with large results."""
+"""Largest number of commands per execution whose task inputs are shown rendered, not as templates.
+
+Rendering is slow after steps with large results.
+"""
 _RULES: Final = frozenset({"spec", "policy", "set", "name"})
-"""Fields of a task that are no inputs. The worker evaluates these fields after the task has run."""
+"""Fields of a task, such as its name and policy, that the execution page does not show as the tool's input."""
 _PASSED: Final = ("continue", "break", "jump")
 
 
 def add_tasks(commands: Sequence[RunCommand], names: Names) -> None:
-    """Set the tasks of each command that runs a list of tasks. Set also the failure that a policy or a case let pass.
+    """Set the `tasks` of each command that runs a list of tasks, and the failure that a policy or case tolerated.
 
     Args:
         commands: the commands of an execution.
-        names: the rules of the plane for the names in templates.
+        names: the plane's rules for which variables a template sees.
     """
     rendered = 0
     for command in commands:
@@ -61,7 +64,7 @@ def _tasks(command: RunCommand, parts: Sequence[ToolPart], names: dict[str, Json
 
 
 def _rendered(value: JsonValue, names: Mapping[str, JsonValue]) -> JsonValue:
-    """Return a value with its templates rendered. A template with a name that is not known stays as written."""
+    """Return a value with its templates rendered. A template that cannot be rendered stays as written."""
     if isinstance(value, dict):
         return {key: _rendered(item, names) for key, item in value.items()}
     if isinstance(value, list):
@@ -73,7 +76,7 @@ def _rendered(value: JsonValue, names: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def passed_failure(tries: object) -> str:
-    """Return `<task>: <error>` of the last failed task that a policy let pass; "" if there is none.
+    """Return `<task>: <error>` for the last failed task that a policy tolerated; "" if no task failed so.
 
     Only the newest attempt of each task counts.
 

@@ -1,4 +1,4 @@
-"""Checks for a control plane without NATS: its bridge, and the settings of the server."""
+"""Checks for a control plane without NATS: its settings, and the bridge that brings its commands to JetStream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _SERVER_SETTINGS: Final = (
 
 
 async def examine(client: ControlPlaneClient, settings: Settings) -> list[Finding]:
-    """Check the bridge of a plane that has no NATS. Add a warning that names the plane's settings to check by hand."""
+    """Return findings about the bridge of a plane without NATS: whether it is known in the stream, and ready.
+
+    The last finding is always a warning with the plane's settings that only an operator can check.
+    """
     try:
         async with connected(settings, "noetl-worker doctor") as connection:
             mark = await find_mark(connection, settings)

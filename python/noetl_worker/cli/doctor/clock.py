@@ -9,15 +9,19 @@ from noetl_worker.cli.doctor.finding import Finding, fine, warning, wrong
 _MOST_S: Final = 5.0
 """Largest difference of two clocks, in seconds, that counts as fine."""
 _FAR_S: Final = 60.0
-"""Largest difference of two clocks, in seconds, that is only a warning. A larger difference spoils the ages of
-messages, certificates and event ids."""
+"""Largest difference of two clocks, in seconds, that is only a warning. A larger difference is an error, since it makes
+the ages of messages, certificates and event ids wrong."""
 WANTED: Final = f"within {_MOST_S:g} s"
 
 
 def check_skew(check: str, theirs: float, ours: float, uncertain_s: float) -> Finding:
-    """Rate the difference of two clocks. `theirs` and `ours` are seconds since 1970.
+    """Rate the difference between this machine's clock and another clock. Return a finding about it.
 
-    `uncertain_s`: possible error of the difference, in seconds. The error is subtracted before the difference is rated.
+    Args:
+        check: name of the check.
+        theirs: time of the other clock, in seconds since 1970.
+        ours: time of this machine's clock, in seconds since 1970.
+        uncertain_s: possible measuring error in seconds, subtracted before the difference is rated.
     """
     ahead_s = ours - theirs
     off_s = max(0.0, abs(ahead_s) - uncertain_s)

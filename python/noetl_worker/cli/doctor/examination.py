@@ -1,4 +1,4 @@
-"""The list of all checks, in the order of their findings. NATS and the control plane are checked concurrently."""
+"""The run of all checks of `noetl-worker doctor`. NATS and the control plane are checked concurrently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from noetl_worker.tools.process.machine import memory_bytes
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Return every finding. A failed check is a finding and raises nothing."""
+    """Run all checks of `doctor`, and return their findings in the order to show. A failed check raises nothing."""
     here = [
         variables.check_names(os.environ, Path(".env"), settings),
         machine.check_engine(),
@@ -43,5 +43,5 @@ async def _nats(settings: Settings) -> list[Finding]:
 
 
 def _without_secrets(finding: Finding) -> Finding:
-    """Return the finding without secrets: the error in `found` may quote an address with a login."""
+    """Return a copy of the finding with secrets redacted, as its error text may quote an address with a login."""
     return replace(finding, found=redact_text(finding.found))

@@ -1,4 +1,4 @@
-"""The result of one check: the found and the wanted state, and how to fix a difference."""
+"""The result of one check of `doctor`: the found state, the wanted state, and advice to fix a difference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import Enum
 class State(str, Enum):
     FINE = "fine"
     WARNING = "warning"
-    """A worker starts and works, but will have trouble later."""
+    """A worker starts and works, but may have trouble later."""
     WRONG = "wrong"
     """A worker does not start, or does not get, run or report its commands."""
     UNKNOWN = "unknown"
@@ -19,14 +19,14 @@ class State(str, Enum):
 @dataclass(frozen=True, slots=True)
 class Finding:
     check: str
-    """Name of the check."""
+    """Name of the check, as `doctor` shows it."""
     state: State
     found: str
-    """The state that was found, for people."""
+    """Description of the state that the check found."""
     wanted: str
-    """The state that a worker needs, for people."""
+    """Description of the state that a worker needs."""
     fix: str = ""
-    """Advice that leads to the wanted state: a setting, a command or a text. Empty if there is nothing to fix."""
+    """Advice for reaching the wanted state: a setting, a command or a text. Empty if there is nothing to fix."""
 
 
 def fine(check: str, found: str, wanted: str) -> Finding:

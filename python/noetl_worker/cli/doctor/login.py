@@ -1,4 +1,4 @@
-"""Checks for NATS permissions that no worker needs. One check tries our login, the other a client without a login."""
+"""Checks whether NATS permits actions that no worker needs: to this login, and to a client without a login."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.settings.values import Secret
 
 _NOTHING: Final = "noetl-worker-doctor"
-"""Name that no stream has, so that a tried request changes nothing. A malformed request would not be safe: JetStream
-executes a malformed purge."""
+"""Stream name used to test permissions. No stream has this name, so a permitted request changes nothing.
+
+A malformed request would not be a safe test instead: JetStream executes a malformed purge.
+"""
 _MORE: Final = {
     "delete streams": f"$JS.API.STREAM.DELETE.{_NOTHING}",
     "empty streams": f"$JS.API.STREAM.PURGE.{_NOTHING}",
@@ -33,7 +35,7 @@ _NOBODY: Final = Secret("")
 
 
 async def examine(connection: Connection, settings: Settings) -> list[Finding]:
-    """Return findings about a client without a login and, if the settings have a login, about this login."""
+    """Return findings about unneeded permissions of a client without a login and, if there is one, of our own login."""
     found = [await _check_without_login(settings)]
     if _has_login(settings):
         more = await _list_allowed(connection)

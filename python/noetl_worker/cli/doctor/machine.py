@@ -16,14 +16,16 @@ from noetl_worker.tools.process import confinement, landlock
 _OWN_FILES: Final = 200
 """Number of files that the worker itself opens: probes, NATS, the outbox, libraries."""
 _FILES_PER_COMMAND: Final = 8
-"""Number of pipes and sockets of one command that starts a process or asks a server."""
+"""Number of open pipes and sockets assumed for each running command."""
 _OWN_MB: Final = 40.0
 """Memory, in MB, of a worker that runs no command."""
 _MB_OF_KINDS: Final[Mapping[str, tuple[float, float]]] = {"duckdb": (70, 8.5), "python": (25, 2.5), "shell": (25, 1.7)}
-"""Memory of each kind in MB: its template process, and each running command (docs/operate.md#memory). Memory that a
-command's own code takes is not counted. The kind that needs most is first."""
+"""Memory in MB by tool kind: (the process from which commands are forked, each running command).
+
+The memory that a command's own code takes is not counted. The kind that needs most is first (docs/operate.md#memory).
+"""
 _MB_PER_OTHER_SLOT: Final = 0.2
-"""Memory, in MB, of a running command whose kind runs in the worker's own process."""
+"""Memory, in MB, of a running command whose tool kind needs no process of its own."""
 _MB: Final = 1_000_000
 
 
@@ -44,7 +46,7 @@ def check_engine(name: str = engine.ENGINE) -> Finding:
 
 
 def missing_isolation() -> list[str]:
-    """Return what this system lacks for the isolation of commands."""
+    """Return the names of system features that isolate commands from the worker, and that this system lacks."""
     return [*confinement.missing(), *landlock.missing()]
 
 
@@ -61,11 +63,11 @@ def check_isolation(settings: Settings, lacking: Sequence[str]) -> Finding:
 
 
 def check_packages(settings: Settings, uv: str | None, closed: Sequence[str]) -> Finding:
-    """Check the installation of packages for python steps.
+    """Check that packages for python steps can be installed, and that commands cannot change them.
 
     Args:
-        uv: path of uv; None if it is not installed.
-        closed: directory of the packages, if commands cannot change it; else empty.
+        uv: path of the installer uv; None if it is not installed.
+        closed: directory of the packages, if it is closed to changes by commands; else empty.
     """
     mode = settings.python_packages
     if mode == "off":
@@ -81,7 +83,11 @@ def check_packages(settings: Settings, uv: str | None, closed: Sequence[str]) ->
 
 
 def check_descriptors(settings: Settings, limit: int | None) -> Finding:
-    """Check the limit on open files. `limit`: the soft limit, after it was raised to the hard limit as `run` does."""
+    """Check that the limit on open files is enough for all slots of the worker.
+
+    Args:
+        limit: the soft limit after raising it to the hard limit, as `noetl-worker run` does; None: no limit.
+    """
     slots = settings.max_concurrent
     least = _OWN_FILES + slots * _FILES_PER_COMMAND
     good = least + slots * (1 + WAITING_PER_SLOT)  # outcomes that wait for a plane hold a connection each
@@ -95,13 +101,17 @@ def check_descriptors(settings: Settings, limit: int | None) -> Finding:
 
 
 def needed_mb(kind: str, slots: int, data_mb: float = 0.0) -> float:
-    """Return the MB that a worker needs if all slots run this kind. `data_mb`: MB that each command's code takes."""
+    """Return the memory in MB that a worker needs if all its slots run commands of one tool kind.
+
+    Args:
+        data_mb: memory that the code of each command takes, in MB.
+    """
     template_mb, slot_mb = _MB_OF_KINDS.get(kind, (0.0, _MB_PER_OTHER_SLOT))
     return _OWN_MB + template_mb + slots * (slot_mb + data_mb)
 
 
 def check_memory(settings: Settings, there_bytes: int) -> Finding:
-    """Check that there is memory for the worker with all slots in use.
+    """Check that the memory suffices for the worker with all slots in use.
 
     Args:
         there_bytes: memory of the machine or its cgroup; 0 if it is unknown.

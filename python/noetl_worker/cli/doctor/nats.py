@@ -39,14 +39,14 @@ _OTHER_POOL: Final = (
     "set NATS_FILTER_SUBJECT to the filters that were found, or NATS_CONSUMER to the durable of this pool: the durable "
     "that was found may belong to another pool"
 )
-"""Advice for a durable that belongs to another pool. `nats ensure` would change its filters, and that pool would get no
-commands."""
+"""Advice for a durable whose filters are not ours. It does not say `nats ensure`: this command would overwrite
+the durable's filters, and the pool to which the durable belongs would get no commands."""
 
 
 async def examine(
     settings: Settings, now: Callable[[], float] = lambda: time.time(), *, is_made_bare: bool = False
 ) -> list[Finding]:
-    """Check NATS.
+    """Connect to NATS, and return findings about its permissions, stream, durables, dead letters and clock.
 
     Args:
         now: reads this machine's clock, in seconds since 1970.
@@ -104,7 +104,7 @@ async def _examine_jetstream(
 
 
 def _check_stream(found: Found, settings: Settings, owner: str | None, *, is_made_bare: bool) -> list[Finding]:
-    """Check the stream.
+    """Check that the stream of commands exists, and compare its configuration with the settings.
 
     Args:
         owner: the stream that has our subject, if the stream that the settings name does not exist; else None.
@@ -149,7 +149,7 @@ def _check_dead_letters(found: Found, settings: Settings) -> list[Finding]:
 
 
 def _is_of_others(info: Mapping[str, Any], settings: Settings) -> bool:
-    """Return True if the durable has filters that these settings do not have, so that another pool pulls from it."""
+    """Return True if the durable has other filters than these settings, so that it may belong to another pool."""
     theirs = set(config_filters(info["config"]))
     return not theirs or not theirs <= set(settings.filters)
 
@@ -168,8 +168,10 @@ def _row_finding(what: str, row: ComparedField, fix: str = "") -> Finding:
 
 
 async def _check_other_durables(connection: Connection, found: Found, settings: Settings) -> list[Finding]:
-    """Check which programs pull from the durable, and which durable serves the pool `system`. Check also whether
-    another durable gets the same commands."""
+    """Check that only this pool pulls from the durable, and that no other durable gets the same commands.
+
+    Check also that a durable serves the pool `system`.
+    """
     if found.stream_info is None:
         return []
     findings = []
@@ -193,8 +195,8 @@ async def _check_other_durables(connection: Connection, found: Found, settings: 
 async def _check_pullers(info: Mapping[str, Any], settings: Settings) -> Finding:
     """Check that only the pool's workers pull from the durable.
 
-    JetStream does not tell who pulls. So the open pull requests are counted. If they are more than the registered
-    workers can have, another program pulls too.
+    JetStream does not tell who pulls. But if more pull requests are open than the registered workers can have, another
+    program pulls too.
     """
     check, wanted = "durable: pulled by", "the workers of this pool alone"
     counts = {"pull requests waiting": "num_waiting", "messages waiting": "num_pending", "in flight": "num_ack_pending"}

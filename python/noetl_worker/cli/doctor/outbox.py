@@ -1,4 +1,4 @@
-"""Checks of the outbox: the owner of its directory, the outcomes in it, the room on its disk."""
+"""Checks of the outbox, where outcomes wait on disk for the control plane: its owner, contents and free disk space."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ def check_directory(settings: Settings) -> Finding:
 
 
 def check_contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
-    """Check how full the outboxes of this machine are. `size`: bytes at which a worker stops pulling."""
+    """Check how full the outboxes of this machine are.
+
+    Args:
+        size: size of an outbox, in bytes, at which its worker stops pulling commands.
+    """
     check, wanted = "outbox contents", f"empty in quiet times, below {MAX_ROWS} event sets and {size // _MIB} MiB"
     try:
         seen = read_outboxes(outbox_directory(settings.outbox_dir))
@@ -80,7 +84,7 @@ def check_disk(settings: Settings, size: int = MAX_BYTES) -> Finding:
 
 
 def _is_read_only(path: Path) -> bool:
-    """Return True if the path's file system is read-only, whatever the file mode."""
+    """Return True if the path is on a file system that is mounted read-only."""
     return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 

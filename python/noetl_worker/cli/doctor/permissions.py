@@ -1,4 +1,4 @@
-"""Checks of the NATS permissions that a worker needs. Each is tried under this login, in a way that changes nothing."""
+"""Checks of the NATS permissions that a worker needs. Each permission is tested with a request that changes nothing."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from noetl_worker.settings.settings import Settings
 LOOKS: Final = frozenset(
     {"may receive answers", "may find the stream", "may look at the stream", "may look at the durable"}
 )
-"""Checks of the permissions that all further checks of NATS need. Without one of them, `doctor` skips the rest of NATS.
-"""
+"""Permission checks on which all other checks of NATS depend. If one fails, `doctor` skips the other checks."""
 _MAKES_STREAM: Final = "may make the stream"
 _MAKES_DURABLE: Final = "may make the durable"
 _NOWHERE: Final = {"Nats-Expected-Stream": "noetl-worker-doctor"}
-"""Headers of a tried message. The message is not stored, since the headers name a stream that does not exist."""
+"""Headers of a message that tests a publish permission. JetStream does not store the message, since the expected stream
+does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Need:
-    """A permission that a worker needs."""
+    """A NATS permission that a worker needs, and how to test it."""
 
     what: str
     """The permitted action as a verb: `pull commands` gives the check `may pull commands`."""
     subject: str
-    """Subject to try, with names in braces: {stream}, {durable}."""
+    """Subject with which the permission is tested. It may have placeholders: {stream}, {durable}."""
     without: str
-    """Consequence of a missing permission, for people."""
+    """Text that tells what happens without the permission."""
     state: State = State.WRONG
-    """State of the finding if the permission is missing."""
+    """State that `doctor` reports if the permission is missing."""
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     grant: str = ""
-    """Subject that the NATS user has to be allowed; empty: the same as `subject`."""
+    """Subject to name in the NATS user's permissions; empty if it is the tested `subject`."""
     is_subscription: bool = False
-    """True if the subject is subscribed to, False if it is published to."""
+    """True for a permission to subscribe to the subject, False for one to publish to it."""
 
 
 _FIRST: Final = (
@@ -116,7 +116,8 @@ _REST: Final = (
         State.WARNING,
     ),
 )
-"""Permissions that are tried after `_FIRST`. A tried request has no reply subject, so JetStream does nothing."""
+"""Needed permissions that are tested after those in `_FIRST`. A test request has no reply subject, so JetStream ignores
+it."""
 
 
 async def try_first(connection: Connection) -> list[Finding]:
@@ -127,16 +128,21 @@ async def try_first(connection: Connection) -> list[Finding]:
 
 
 async def try_rest(connection: Connection, settings: Settings, stream: str, kept_in: str) -> list[Finding]:
-    """Return a finding for each permission that `try_first` does not try. `kept_in`: the stream of dead letters."""
+    """Try each needed NATS permission that `try_first` has not tried. Return a finding for each.
+
+    Args:
+        stream: name of the stream of commands.
+        kept_in: name of the stream of dead letters.
+    """
     names = {"stream": stream, "durable": settings.nats_consumer, "kept_in": kept_in}
     names["dead_letters"] = DEAD_LETTER_SUBJECT
     return [await _try(connection, need, names) for need in _REST]
 
 
 def mark_if_fatal(finding: Finding, *, has_stream: bool, has_durable: bool) -> Finding:
-    """Return the finding with the state WRONG if a worker would not start, else unchanged.
+    """Raise a finding about a missing permission to WRONG if a worker would not start; else return it unchanged.
 
-    A worker does not start if its stream or durable is missing, and this login may not create it.
+    A worker does not start if its stream or durable is missing and this login may not create it.
     """
     missing = {_MAKES_STREAM: not has_stream, _MAKES_DURABLE: not has_durable}
     is_fatal = missing.get(finding.check, False) and finding.state is not State.FINE

@@ -20,12 +20,14 @@ from noetl_worker.settings.settings import Settings
 
 _REACHED: Final = "a control plane that answers /api/health"
 _TIMEOUT_S: Final = 8.0
-"""Limit, in seconds, on all requests to the plane together. `doctor` may take 10 s at most."""
+"""Time limit, in seconds, for all requests of `doctor` to the plane together. `doctor` as a whole may take 10 s."""
 _SLOW_S: Final = 1.0
 _MOST_NAMED: Final = 8
 _MOST_SLOTS: Final = 256
-"""Number of slots assumed for a registered worker that reports no number. Our workers ask for at most this many
-commands at once."""
+"""Number of slots (commands run at once) assumed for a registered worker that reports no number.
+
+No noetl-worker requests more commands than this at once.
+"""
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -36,7 +38,7 @@ async def examine(settings: Settings) -> list[Finding]:
 async def makes_bare_stream(settings: Settings) -> bool:
     """Return True if the plane creates the stream of commands itself, with NATS_SUBJECT as its only subject.
 
-    Return False also if the plane does not answer.
+    Return False also if the plane cannot be asked.
     """
     async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:
         try:
@@ -70,7 +72,10 @@ async def _examine_reached(client: ControlPlaneClient, settings: Settings) -> li
 
 
 def _check_latency(took_s: float) -> Finding:
-    """Rate the time of one answer of /api/health. The route does little work, so a slow answer means a slow plane."""
+    """Return a finding about the plane's response time, measured at /api/health.
+
+    This route does little work, so a slow answer means that the plane is slow.
+    """
     check, found, wanted = "control plane: time", f"/api/health answers in {took_s:.2f} s", f"below {_SLOW_S:g} s"
     if took_s < _SLOW_S:
         return fine(check, found, wanted)
@@ -93,8 +98,9 @@ def _check_version(health: PlaneHealth, settings: Settings) -> Finding:
 
 
 async def _check_registry(client: ControlPlaneClient, settings: Settings, left_s: float) -> list[Finding]:
-    """Read the plane's registry of workers. Check that the plane accepts our token and certificate, and check the
-    workers.
+    """Check that the plane accepts our token and certificate, by reading its registry of workers.
+
+    Check also that only our workers are registered for the durable.
 
     Args:
         left_s: time limit of the request, in seconds.
@@ -110,8 +116,10 @@ async def _check_registry(client: ControlPlaneClient, settings: Settings, left_s
 
 
 def _check_workers(ready: Sequence[RegisteredWorker], settings: Settings) -> Finding:
-    """Check that no worker of another program is registered with our durable. That program would recreate the durable
-    (protocol/notification.md#durable)."""
+    """Check that no other program than noetl-worker has workers registered for our durable.
+
+    Such a program would delete and recreate the durable (protocol/notification.md#durable).
+    """
     check, wanted = "registered workers", "on this durable no workers of another program"
     foreign = [one for one in ready if "nats_consumer" in one.labels and "engine" not in one.labels]
     names = ", ".join(one.name for one in (foreign or ready)[:_MOST_NAMED])
@@ -130,8 +138,8 @@ async def pullers(settings: Settings) -> tuple[int, int] | None:
     Return None if the control plane does not list its workers. The registry of the Python plane does not show durables,
     so all its workers are counted.
 
-    A worker requests more commands once half of the requested commands have come. It never requests more than its free
-    slots. So a worker with N slots has at most as many open requests as N has binary digits.
+    A worker requests more commands once half of the requested commands have come, and never more than its free slots.
+    So a worker with N slots has at most as many open pull requests as N has binary digits.
     """
     try:
         async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:
@@ -143,7 +151,7 @@ async def pullers(settings: Settings) -> tuple[int, int] | None:
 
 
 async def _check_clock(client: ControlPlaneClient, url: str, left_s: float) -> Finding:
-    """Compare this machine's clock with the Date header of the plane's answer, which has whole seconds."""
+    """Compare this machine's clock with the Date header of a response of the plane. The header has whole seconds."""
     check, before = "clock against the plane", time.time()
     try:
         answer = await client.send("GET", f"{url}/api/health", timeout_s=left_s)

@@ -1,4 +1,4 @@
-"""The check of the pool `system`: if the stream has commands of the pool, a durable has to serve the pool."""
+"""The check of `doctor` that commands of the pool `system` in the stream are delivered by some durable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from noetl_worker.settings.nats import SYSTEM_POOL, read_pool
 from noetl_worker.settings.settings import Settings
 
 _DRIVE: Final = "__orchestrate__"
-"""Step name of the commands by which a Rust plane moves an execution forward; issued by default (3.54.0)."""
+"""Step name of the commands with which a Rust plane advances an execution, by default from version 3.54.0."""
 _OF_THE_PLANE: Final = "NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the Rust plane"
 
 
@@ -23,7 +23,7 @@ async def examine(client: Client, stream: str, others: Sequence[Mapping[str, Any
     """Check that a durable serves the pool `system`, if the stream has commands of this pool.
 
     Args:
-        others: the other durables of the stream, as JetStream lists them.
+        others: durables of the stream, except our own, as JetStream lists them.
     """
     check, base = "stream: pool system", settings.nats_subject
     wanted = "no command of it, or workers of its own that run wasm"

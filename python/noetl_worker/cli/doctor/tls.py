@@ -25,12 +25,11 @@ _WANTED: Final = "a chain that is valid for two weeks and more"
 _TWO_WEEKS: Final = "two weeks and more"
 _EXPIRED: Final = 10
 _HOSTNAME: Final = 62
-"""OpenSSL's codes for an expired certificate, and for a certificate with another host name. Code 64 means another IP
-address."""
+"""OpenSSL's verify codes: 10 for an expired certificate, 62 for a wrong host name, 64 for a wrong IP address."""
 
 
 def examine_own_files(settings: Settings) -> list[Finding]:
-    """Check when the worker's own certificates, tokens and trusted CAs expire."""
+    """Return a finding about the expiry of each of the worker's own certificates, tokens and trusted CAs."""
     return [
         _rate_end(f"end of {name}", f"until {_date(ends_at)}", ends_at, _TWO_WEEKS)
         for name, ends_at in credential_ends(settings).items()
@@ -63,10 +62,10 @@ async def examine_plane(settings: Settings) -> list[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Protocol:
-    """Steps by which a server's certificate is read, for one protocol: NATS or HTTP."""
+    """The protocol, NATS or HTTP, over which a server's TLS certificate is read, and its differences."""
 
     begin: Callable[[socket.socket], bool]
-    """Function for the bytes before the TLS handshake. It returns True if the server offers TLS."""
+    """Function that exchanges the protocol's bytes before the TLS handshake. Returns True if the server offers TLS."""
     question: bytes
     """Request that a server answers without a login. An answer shows that the server accepts our certificate."""
     variables: tuple[str, str, str]
@@ -95,16 +94,17 @@ _HTTP: Final = _Protocol(
 async def _check_certificate(
     check: str, at: tuple[str, int], paths: TlsPaths, speaks: _Protocol, *, must: bool
 ) -> Finding | None:
-    """Check the certificate of one server.
+    """Check that a server's TLS certificate is accepted, and when it expires.
 
     Args:
         check: name of the check.
         at: host and port of the server.
         paths: our own TLS files.
-        must: the settings ask for TLS.
+        speaks: how to read the certificate over the server's protocol.
+        must: True if the settings require TLS.
 
     Returns:
-        None if the settings do not ask for TLS, and the server offers no TLS or does not answer.
+        The finding; None if the settings do not require TLS, and the server offers no TLS or does not answer.
     """
     ca, cert, key = speaks.variables
     try:

@@ -1,4 +1,4 @@
-"""The check for environment variables without effect: a misspelt setting, or a setting that needs another variable."""
+"""The check for environment variables that have no effect: a misspelt name, or a password without its user."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from noetl_worker.settings.sources import advice_on, unknown_names
 
 
 def check_names(environment: Mapping[str, str], dotenv: Path, settings: Settings) -> Finding:
-    """Return a finding about environment variables without effect. Such variables do not stop a worker, so that a
-    roll-back to an older version works."""
+    """Return a finding that names environment variables which look like settings but have no effect.
+
+    A worker starts in spite of such variables, so that a roll-back to an older version works.
+    """
     check, wanted = "variables", "each NOETL_WORKER_... is a setting"
     unknown = unknown_names(SETTINGS, environment, dotenv)
     if settings.unused:

@@ -37,7 +37,7 @@ class _Part(NamedTuple):
 
 @dataclass(frozen=True)
 class ComparisonView:
-    """The output of `noetl-worker nats ensure`."""
+    """The output of `noetl-worker nats ensure`: how stream, durable and dead letters differ from the settings."""
 
     found: Found
     settings: Settings
@@ -47,7 +47,7 @@ class ComparisonView:
 
     @cached_property
     def _parts(self) -> Sequence[_Part]:
-        """The stream, the durable and, if there is one yet, the stream of dead letters."""
+        """The compared fields of the stream, the durable and, if it exists, the stream of dead letters."""
         found, info = self.found, self.found.stream_info
         stream = stream_rows(None if info is None else info["config"], self.settings)
         durable = durable_rows(found.durable_info, self.settings)
@@ -66,8 +66,11 @@ class ComparisonView:
 
     @property
     def is_fine(self) -> bool:
-        """True if the command may exit with 0. Without --apply, nothing may differ. With --apply, differences that a
-        person has to decide on are accepted, so that an installation goes on."""
+        """True if `nats ensure` may exit with code 0.
+
+        Without --apply, nothing may differ. With --apply, a difference that a person has to decide on is accepted,
+        so that an automatic installation goes on.
+        """
         return all(row.agrees or (self.is_applied and row.is_accepted_difference) for row in self._rows)
 
     @property
@@ -101,7 +104,7 @@ class ComparisonView:
             console.print(line, markup=False, soft_wrap=True)
 
     def closing(self) -> list[str]:
-        """Return the last lines of the output, which say what to do now."""
+        """Return the last lines of the output, which advise the user how to remove the differences."""
         lines = self._left_out()
         if left_s := pause_left_s(self.found.durable_info):
             lines.append(
@@ -173,7 +176,7 @@ def _as_json(part: _Part) -> dict[str, Any]:
 
 
 def _table(part: _Part) -> Table:
-    """Return a table of all fields of a part. Fields that differ are marked with `!`."""
+    """Return a table of the compared fields of a stream or durable. Fields that differ are marked with `!`."""
     table = plain_table(
         " ",
         *(Column(name, overflow="fold", no_wrap=name == "field") for name in ("field", "is", "wanted")),

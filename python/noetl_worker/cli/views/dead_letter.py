@@ -1,4 +1,4 @@
-"""Dead letters as text for people and as JSON, without anything that looks like a secret."""
+"""The output of `noetl-worker dead-letters`: dead letters as text or JSON, with secrets redacted."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from noetl_worker.text import json_text
 from noetl_worker.text.secrets.redaction import excerpt, redact_text, redact_value
 
 REASONS: Final = tuple(kind.value for kind in DispositionKind if kind.answer is Answer.TERM)
-"""The kinds of dead letters, for the flag `--reason`."""
+"""The kinds of dead letters, by which the flag `--reason` selects them."""
 _IDS: Final = ("execution_id", "command_id", "step")
 _MESSAGE: Final = ("notification", "text", "message")
-"""Keys under which a message is shown: a notification in JSON, other text, or the message of another program."""
+"""Names of the output field with the original message: parsed notification, other text, another program's message."""
 
 
 @dataclass(frozen=True)
 class ShownDeadLetter:
-    """A message of the dead-letter stream, with the values that the commands print."""
+    """A message of the dead-letter stream, with the values that `noetl-worker dead-letters` prints."""
 
     kept: StoredMessage
     dead_letter: DeadLetter | None
-    """The dead letter in the message; None if another program wrote the message."""
+    """The parsed dead letter; None if the message was not written by noetl-worker."""
 
     @classmethod
     def of(cls, kept: StoredMessage) -> ShownDeadLetter:
@@ -113,7 +113,7 @@ def _cells(entry: ShownDeadLetter) -> list[Text]:
 
 
 def _details(entry: ShownDeadLetter) -> dict[str, Any]:
-    """Return the fields that only `show` has, redacted: the origin of a dead letter, and its message."""
+    """Return the redacted fields that `dead-letters show` prints and `list` does not: origin and original message."""
     dead_letter = entry.dead_letter
     if dead_letter is None:
         return {"message": excerpt(entry.kept.data, 4096)}

@@ -13,11 +13,14 @@ from noetl_worker.cli.doctor import Finding
 from noetl_worker.observability.terminal import operator_console
 
 _MARKS: Final = {"fine": ("ok", ""), "warning": ("warn", "yellow"), "wrong": ("WRONG", "red"), "unknown": ("?", "cyan")}
-"""Mark and colour of each state of a finding."""
+"""Word and color with which `doctor` shows each state of a finding."""
 
 
 def _table(findings: Sequence[Finding]) -> Table:
-    """Return a table with the wanted state below the found state. So long subjects stay on one line, to be copied."""
+    """Return a table of findings, with the wanted state below the found state.
+
+    Beside each other, they would break long NATS subjects into lines, which cannot be copied.
+    """
     table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
     for finding in findings:
         mark, style = _MARKS[finding.state.value]
@@ -30,7 +33,7 @@ def _table(findings: Sequence[Finding]) -> Table:
 
 
 def print_findings(findings: Sequence[Finding], *, brief: bool, console: Console | None = None) -> None:
-    """Print a table of findings, then what to do about each one that is not fine.
+    """Print a table of findings, then the advice for each finding that is not fine, then counts.
 
     Args:
         brief: leave out findings that are fine.

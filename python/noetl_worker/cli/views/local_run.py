@@ -19,10 +19,10 @@ from noetl_worker.tools.process.live_output import PrintedLine
 
 
 async def run_here(local_run: LocalRun, body: Mapping[str, JsonValue], envelope: Envelope, program: str) -> LocalResult:
-    """Run a command to its end and return its result.
+    """Run a command in this process until its end or Ctrl-C, and return its result.
 
     Args:
-        body: the command, with the fields of a control plane's answer to a claim.
+        body: the command, with the fields of a control plane's response to a claim.
         envelope: notification of the command.
         program: name of the program, for the line about Ctrl-C.
 
@@ -70,7 +70,7 @@ def print_line(line: PrintedLine) -> None:
 
 
 def print_requests(done: LocalResult, *, as_json: bool) -> None:
-    """Print every request that was not sent, word for word."""
+    """Print every request that a worker would have sent to the plane, and that the local run withheld."""
     for withheld in done.withheld:
         request = {"method": withheld.method, "path": withheld.path, "body": withheld.body}
         if as_json:

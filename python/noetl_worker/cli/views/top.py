@@ -13,7 +13,7 @@ from noetl_worker.observability.terminal import duration, harmless, plain_table
 
 
 def worker_view(look: Mapping[str, Any], *, height: int | None) -> RenderableType:
-    """Return the view of one worker.
+    """Return the display of one worker's state for `noetl-worker top`.
 
     Args:
         look: state of the worker, as /debug/inflight or the plane's registry gives it, or an error.
@@ -36,7 +36,7 @@ def worker_view(look: Mapping[str, Any], *, height: int | None) -> RenderableTyp
 
 
 def _registered(row: Mapping[str, Any], address: str) -> str:
-    """Return the line about a worker that only the plane's registry knows. `row`: the worker's registry entry."""
+    """Return a line about a worker that was not asked itself, from its entry `row` in the plane's registry."""
     labels = row.get("labels") or {}
     said = {
         "last heartbeat": row.get("heartbeat"),

@@ -1,2 +1,1 @@
-"""The Python engine. `lib.py` exports all its calls. Code that only redacts imports single files of this package
-instead."""
+"""The Python engine. `lib.py` exports its functions. Code that only redacts imports single files of this package."""

@@ -1,7 +1,6 @@
-"""Case tables: a list of cases that is parsed once, and the search for the first case that holds
-(protocol/conditions.md#cases).
+"""Parsed lists of `when`/`then` cases, and the search for the first case that holds (protocol/conditions.md#cases).
 
-Twin: rust/engine/src/case.rs.
+Rust counterpart: rust/engine/src/case.rs.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Case:
 
 
 class CaseTable:
-    """Parsed cases; see `protocol.CompiledCases`."""
+    """A parsed list of `when`/`then` cases, searched for the first case that holds (`protocol.CompiledCases`)."""
 
     __slots__ = ("_cases", "reads_result", "skipped", "variables")
 
@@ -50,7 +49,10 @@ class CaseTable:
         return len(self._cases)
 
     def match(self, variables: bytes, data: bytes | None) -> CaseMatch | NeedsTemplate | None:
-        """Return the first case that holds; see `protocol.CompiledCases.match`."""
+        """Return the first case that holds, None, or a pending match that waits for a rendered template.
+
+        See `protocol.CompiledCases.match`.
+        """
         return _Match(self._cases, parse(variables), None if data is None else parse(data)).go_on()
 
 
@@ -60,8 +62,10 @@ _TO_BE_FOUND: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """The search for the first case that holds, with the cases, the variables and the tool's data. It is immutable, so
-    that a pending match can be resumed twice."""
+    """The inputs of a search for the first case that holds: the cases, the variables and the tool's data.
+
+    The object is immutable, so that a search that waits for a rendered template can be resumed more than once.
+    """
 
     cases: tuple[Case, ...]
     variables: JsonValue
@@ -70,7 +74,9 @@ class _Match:
     def go_on(
         self, first_case: int = 0, at: int = 0, left: Any = _TO_BE_FOUND, right: Any = _TO_BE_FOUND
     ) -> CaseMatch | NeedsTemplate | None:
-        """Evaluate cases and their conditions in order, beginning with the condition `at` of the case `first_case`.
+        """Search on from condition `at` of case `first_case`. Return the first case that holds, or None.
+
+        Return a pending match instead if a template has to be rendered first.
 
         Args:
             first_case: index of the case to begin with.
@@ -106,7 +112,7 @@ class _Match:
 
 @dataclass(frozen=True, slots=True)
 class NeedsTemplate:
-    """A match that waits for a rendered template; see `protocol.PendingMatch`."""
+    """A paused search for a case, which goes on once a template is rendered; see `protocol.PendingMatch`."""
 
     case: int
     condition: int
@@ -116,7 +122,7 @@ class NeedsTemplate:
     _left: JsonValue = field(default=None, repr=False)
 
     def resume(self, rendered: bytes) -> CaseMatch | NeedsTemplate | None:
-        """Go on with the rendered value; see `protocol.PendingMatch.resume`."""
+        """Go on with the paused search, using the rendered template; see `protocol.PendingMatch.resume`."""
         value = parse(rendered)
         if self.side == "left":
             return self._run.go_on(self.case, self.condition, value)
@@ -124,7 +130,10 @@ class NeedsTemplate:
 
 
 def compile_cases(data: bytes) -> CaseTable:
-    """Parse a list of cases. Cases that do not parse go to `skipped`; the planes' own workers drop them too."""
+    """Parse a JSON array of cases, to be matched later. Invalid cases go to the table's `skipped`.
+
+    The planes' own workers ignore invalid cases too.
+    """
     listed = parse(data)
     cases: list[Case] = []
     skipped: list[SkippedCase] = []
@@ -137,7 +146,7 @@ def compile_cases(data: bytes) -> CaseTable:
 
 
 def _parse_case(value: JsonValue) -> Case:
-    """Parse {"when": [...], "then": ...}, or [when, then], which the planes' own workers happen to accept too."""
+    """Parse a case, {"when": [...], "then": ...}. As in the planes' own workers, the form [when, then] is valid too."""
     if isinstance(value, list):
         if len(value) != 2:
             raise CaseError("wrong_type", f"a positional case has 2 elements, found {len(value)}")
@@ -156,7 +165,7 @@ def _parse_case(value: JsonValue) -> Case:
 
 
 def parse_action(value: JsonValue) -> CaseAction:
-    """Parse the `then` of a case.
+    """Parse the `then` of a case, the action to take if the case holds.
 
     Args:
         value: an action's name, such as `continue`, or an object whose only key is the name

@@ -1,4 +1,4 @@
-"""Sets of characters, as sorted ranges of code points, for regular expressions. Twin: the `regex` crate's tables."""
+"""Character classes of regular expressions, as sorted ranges of code points, equal to those of Rust's `regex` crate."""
 
 from __future__ import annotations
 
@@ -50,11 +50,12 @@ _POSIX: Final[dict[str, Ranges]] = {
     "xdigit": [(0x30, 0x39), (0x41, 0x46), (0x61, 0x66)],
 }
 _ASSIGNED: Final = (range(0x40000), range(0xE0000, 0xE1000))
-"""Code points whose categories `unicodedata` is asked for. All other code points are private or unassigned."""
+"""Ranges of code points whose Unicode categories are looked up. All other code points are private or unassigned."""
 _PRIVATE_PLANES: Final[Ranges] = [(0xF0000, 0xFFFFD), (0x100000, 0x10FFFD)]
 _CASED_BESIDE_LETTERS: Final[Ranges] = [(0x345, 0x345), (0x2160, 0x217F), (0x24B6, 0x24E9)]
 _FOLDED_ALIKE: Final = {0x1FD3: 0x390, 0x1FE3: 0x3B0, 0xFB05: 0xFB06}
-"""Characters that are equal under case folding although `unicodedata` does not show it: each key equals its value."""
+"""Code points that equal another under case-insensitive matching, though Python's `casefold` differs: key equals value.
+"""
 _POSIX_CLASS: Final = re.compile(r"\[:(\^?)([a-z]+):\]")
 _CATEGORIES: Final = (
     "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe", "Pi",
@@ -109,7 +110,7 @@ def combine(operation: str, left: Ranges, right: Ranges) -> Ranges:
 
 @lru_cache(maxsize=1)
 def _by_category() -> dict[str, Ranges]:
-    """Return the ranges of every general category. The first call takes 25 ms; empty Unicode planes are skipped."""
+    """Return the ranges of code points of every Unicode general category. The first call takes 25 ms."""
     tables: dict[str, Ranges] = {name: [] for name in _CATEGORIES}
     for codes in _ASSIGNED:
         start = codes.start
@@ -129,8 +130,7 @@ def _of_categories(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
 
 
 def folded(ranges: Ranges) -> Ranges:
-    """Return the ranges plus each character that differs only in case from a character in them: `[a-c]` becomes
-    `[A-Ca-c]`."""
+    """Make a character class case-insensitive: `[a-c]` becomes `[A-Ca-c]`."""
     codes, alike = _cases()
     more = [
         (other, other)
@@ -143,7 +143,7 @@ def folded(ranges: Ranges) -> Ranges:
 
 @lru_cache(maxsize=1)
 def _cases() -> tuple[list[int], dict[int, list[int]]]:
-    """Return the characters with case variants, sorted, and a map from each character to its variants and itself."""
+    """Return the sorted code points that have case variants, and a mapping from each to its variants and itself."""
     by_fold: dict[int, list[int]] = {}
     for low, high in (*_of_categories(("Lu", "Ll", "Lt")), *_CASED_BESIDE_LETTERS):
         for code in range(low, high + 1):
@@ -174,7 +174,10 @@ def perl(letter: str) -> Ranges:
 
 
 def named_property(name: str) -> Ranges | None:
-    """Return the set of a general category by its short or long name, or None for an unknown name."""
+    """Return the code points of a Unicode general category, given its short or long name (`Lu`, `uppercaseletter`).
+
+    `any`, `ascii`, `whitespace` and `assigned` are accepted too. Return None for an unknown name.
+    """
     plain = re.sub(r"[ _-]", "", name).lower()
     for prefix in ("generalcategory=", "gc=", "generalcategory:", "gc:"):
         plain = plain.removeprefix(prefix)
@@ -194,8 +197,10 @@ def named_property(name: str) -> Ranges | None:
 
 
 def posix(source: str, at: int) -> tuple[Ranges, bool, int] | None:
-    """Read `[:name:]` or `[:^name:]`. Return the set, True if negated, and the position after `:]`; None for an
-    ordinary class."""
+    """Parse a POSIX class, `[:name:]` or `[:^name:]`, at position `at` of a regular expression.
+
+    Return its characters, whether it is negated, and the position after `:]`; None if there is no POSIX class.
+    """
     found = _POSIX_CLASS.match(source, at)
     if found is None or found.group(2) not in _POSIX:
         return None

@@ -1,6 +1,6 @@
-"""The twelve operators, and conditions that apply them (protocol/conditions.md#cases).
+"""The conditions in the `when` of a case, and their twelve operators (protocol/conditions.md#cases).
 
-Twin: rust/engine/src/condition.rs.
+Rust counterpart: rust/engine/src/condition.rs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ _RUST_FLOAT: Final = re.compile(
 )
 _QUOTED_CHARS: Final = 60
 MAX_KEPT: Final = 256 * (KEPT + 256)
-"""Limit for the cache of compiled patterns: the sum of their characters, instructions and states. It allows 256
-ordinary patterns, or three of the largest."""
+"""Size limit of the cache of compiled regular expressions, as a sum of their characters, instructions and states.
+
+It allows 256 ordinary expressions, or three of the largest.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +33,27 @@ class Condition:
     op: str
     right: JsonValue
     path: tuple[str, ...] | None
-    """Path into the tool's data; None if the left side does not look into the data."""
+    """Path in the tool's data that the left side names, such as `result.rows`; None if it names nothing in the data."""
     left_has_marks: bool
-    """True if the left side contains a template. A variable with the same name as the left side takes precedence."""
+    """True if the left side contains a template. A variable whose name equals the whole left side takes precedence."""
     right_has_marks: bool
-    """True if the right side contains a text that is a template."""
+    """True if a string in the right side contains a template."""
 
 
 class LeftTemplate(NamedTuple):
-    """The text of a left side that has to be rendered first."""
+    """A condition's left side that is a template, and has to be rendered before the condition can be evaluated."""
 
     text: str
 
 
 def parse_condition(value: JsonValue, where: str) -> Condition:
-    """Parse {"left", "op"?, "right"?} or the positional form [left, op?, right?].
+    """Parse a condition, {"left", "op"?, "right"?} or the positional form [left, op?, right?].
+
+    Args:
+        where: position of the condition, with which the text of an error begins.
 
     Raises:
-        CaseError: `wrong_type`, `missing_field`, `unknown_operator`; the text starts with `where`.
+        CaseError: `wrong_type`, `missing_field`, `unknown_operator`.
     """
     if isinstance(value, list):
         if not 1 <= len(value) <= 3:
@@ -83,7 +88,11 @@ def _is_marked(text: str) -> bool:
 
 
 def resolve_left(condition: Condition, variables: JsonValue, data: JsonValue) -> JsonValue | LeftTemplate:
-    """Return the left value: from the tool's data, else a variable, else a template, else the text itself."""
+    """Return the value of a condition's left side.
+
+    The left side may name tool data (`result`, `result.a.b`) or a variable, or be a template, which is returned
+    unrendered. Otherwise it is a literal string.
+    """
     if condition.path is not None:
         return walk(data, condition.path)
     if isinstance(variables, dict) and condition.left in variables:
@@ -112,7 +121,7 @@ def is_equal(left: JsonValue, right: JsonValue) -> bool:
 
 
 def _as_double(value: JsonValue) -> float:
-    """Convert an operand of gt, lt, gte or lte to a float, as Rust parses an f64. Null and a missing side are 0."""
+    """Convert an operand of gt, lt, gte or lte to a float, as Rust parses an f64. A null or missing operand is 0."""
     if value is None:
         return 0.0
     if isinstance(value, (int, float)):
@@ -140,9 +149,9 @@ _patterns: Final[dict[str, Automaton]] = {}
 
 
 def compiled(source: str, kept: dict[str, Automaton] = _patterns) -> Automaton:
-    """Return the compiled pattern for `source`, from the cache `kept` if possible. A full cache is cleared.
+    """Compile the regular expression `source`, or return it from the cache `kept`. A full cache is cleared.
 
-    Errors are not cached: an invalid pattern raises at every call.
+    Errors are not cached: an invalid expression raises at every call.
     """
     pattern = kept.get(source)
     if pattern is None:
@@ -176,14 +185,14 @@ OPERATORS: Final[dict[str, Callable[[JsonValue, JsonValue], bool]]] = {
 
 
 def decide(left: bytes, op: str, right: bytes | None) -> bool:
-    """Apply one operator to two JSON values; see `protocol.Engine.decide`."""
+    """Return whether a condition's operator holds for two JSON values; see `protocol.Engine.decide`."""
     if op not in OPERATORS:
         raise CaseError("unknown_operator", f"no operator {quoted(op)}; one of {', '.join(OPERATORS)}")
     return OPERATORS[op](parse(left), None if right is None else parse(right))
 
 
 def evaluate(condition: bytes, variables: bytes, data: bytes | None) -> bool:
-    """Evaluate one condition without templates; see `protocol.Engine.evaluate`."""
+    """Evaluate one condition, which must contain no template; see `protocol.Engine.evaluate`."""
     parsed = parse_condition(parse(condition), "condition")
     scope, tool_data = parse(variables), None if data is None else parse(data)
     left = resolve_left(parsed, scope, tool_data)
@@ -193,11 +202,14 @@ def evaluate(condition: bytes, variables: bytes, data: bytes | None) -> bool:
 
 
 def kind_name(value: JsonValue) -> str:
-    """Name the kind of a JSON value for a message."""
+    """Name the JSON type of a value for an error text, such as `an array`."""
     kinds = {type(None): "null", bool: "a boolean", str: "a text", list: "an array", dict: "an object"}
     return kinds.get(type(value), "a number")
 
 
 def quoted(text: str) -> str:
-    """Quote a text for a message. A long text is not quoted at all: redaction would not recognize a cut secret."""
+    """Quote a string for an error text, or give only its length if it is long.
+
+    An excerpt of a long string could contain a cut secret, which redaction would not recognize.
+    """
     return encode(text).decode("utf-8") if len(text) <= _QUOTED_CHARS else f"a text of {len(text)} characters"

@@ -1,8 +1,8 @@
-"""The parser of JSON documents, with exact values and exact error codes. Twin: rust/engine/src/document.rs.
+"""The parser of JSON documents, with the same values and error codes as its Rust counterpart.
 
-`parse` uses Python's decoder for documents that Python's decoder parses exactly. For other documents it uses
-`DocumentReader`, the specification. There the first error in reading order decides the error code. Python's decoder
-reports other errors, accepts half of a surrogate pair, and has its own nesting limit.
+`parse` uses Python's fast decoder for most documents. It uses the slow `DocumentReader`, which is the specification,
+for invalid documents and where Python's decoder differs: it has other errors, accepts half of a surrogate pair, and has
+its own nesting limit. Rust counterpart: rust/engine/src/document.rs.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ def _is_too_deep(value: JsonValue) -> bool:
 
 
 def encode(value: JsonValue) -> bytes:
-    """Return compact JSON: raw non-ASCII text, short escapes, floats as Python prints them."""
+    """Encode a value as compact JSON in UTF-8, without escapes for non-ASCII characters."""
     return _encoder.encode(value).encode("utf-8")
 
 
 def walk(value: JsonValue, segments: tuple[str, ...]) -> JsonValue:
-    """Return the value at a path through objects (by key) and arrays (by index), or None if there is none."""
+    """Return the value at a path of object keys and array indexes in a JSON value, or None if it is missing."""
     for segment in segments:
         if isinstance(value, dict):
             value = value.get(segment)
@@ -80,7 +80,7 @@ def walk(value: JsonValue, segments: tuple[str, ...]) -> JsonValue:
 
 
 def _array_index(segment: str) -> int | None:
-    """Parse an index as Rust parses a usize: `01` and `+1` are numbers; `-1`, "" and non-ASCII digits are not."""
+    """Parse an array index as Rust parses a usize, or return None: `01` and `+1` are valid; `-1` and "" are not."""
     if not _INDEX.fullmatch(segment) or len(segment) > 32:
         return None
     return int(segment)
@@ -91,9 +91,9 @@ def _closer(container: dict[str, JsonValue] | list[JsonValue]) -> str:
 
 
 class DocumentReader:
-    """Slow JSON parser for texts that the fast parser refuses. Both engines report the error code of this parser.
+    """Slow JSON parser for documents that Python's decoder rejects or may parse wrongly.
 
-    The parser reads from left to right. The first mistake decides the error code.
+    The parser reads from left to right, and reports the first mistake. The Rust engine reports the same error codes.
     """
 
     def __init__(self, text: str) -> None:
@@ -151,7 +151,7 @@ class DocumentReader:
         return self._fail("json_syntax", "expected a value")
 
     def _takes(self, sign: str) -> bool:
-        """Step over `sign` and return True if `sign` comes next in the text. Otherwise return False."""
+        """Step over the string `sign` and return True if it comes next in the JSON text. Otherwise return False."""
         is_next = self._text.startswith(sign, self._at)
         self._at += is_next * len(sign)
         return is_next
@@ -191,7 +191,7 @@ class DocumentReader:
         return value
 
     def _string(self) -> str:
-        """Read a text whose opening quote was just read."""
+        """Read the rest of a JSON string, after its opening quote."""
         pieces: list[str] = []
         while True:
             plain = cast("re.Match[str]", _PLAIN.match(self._text, self._at))

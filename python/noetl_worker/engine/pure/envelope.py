@@ -1,4 +1,7 @@
-"""The decoder of command notifications (protocol/notification.md#message). Twin: rust/engine/src/envelope.rs."""
+"""The decoder of command notifications (protocol/notification.md#message).
+
+Rust counterpart: rust/engine/src/envelope.rs.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ _EXCERPT_CHARS: Final = 60
 
 
 def decode_notification(data: bytes) -> Envelope:
-    """Decode one notification. Unknown fields are ignored; an error names the first wrong field.
+    """Decode the notification of a command. Unknown fields are ignored; an error names the first wrong field.
 
-    Ids may be integers or texts of digits and must fit 64 bits, signed or unsigned. `command_id` keeps the form in
-    which it was received. A missing, null or empty `server_url` is "".
+    Ids may be integers or strings of digits, and must fit into 64 bits, signed or unsigned. `command_id` may be any
+    string, and keeps its type. A missing, null or empty `server_url` becomes "".
 
     Raises:
         NotificationError: see `protocol.Engine.decode_notification`.
@@ -98,7 +101,7 @@ def _fail(code: str, name: str, expected: str, value: JsonValue) -> NoReturn:
 
 
 def _found(value: JsonValue) -> str:
-    """Describe a value for a message: its size, or a bounded excerpt of its JSON."""
+    """Describe an invalid value for an error text: size of an object or array, else the value's JSON, shortened."""
     if isinstance(value, dict):
         return f"an object of {len(value)} keys"
     if isinstance(value, list):

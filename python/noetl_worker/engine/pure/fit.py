@@ -1,8 +1,10 @@
-"""The fitting of a result to an event: redaction, size and preview. Twin: rust/engine/src/fit.rs.
+"""Preparation of a tool's result for an event: redact it, measure it, and make a preview if it is too large.
 
 The preview is small enough for every event and has the structure of the result: objects stay objects, arrays keep
-their first element, texts their first 512 bytes. `_truncated` shows that something was left out, with the original's
-`_keys` (keys of the object), `_count` (elements of the array) or `_len` (bytes of the text).
+their first element, strings their first 512 bytes. `_truncated` shows that something was left out. Beside it is the
+original number of `_keys` (of an object), `_count` (of array elements) or `_len` (bytes of a string).
+
+Rust counterpart: rust/engine/src/fit.rs.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from noetl_worker.models.fit import FitRules, FittedResult
 from noetl_worker.models.wire import JsonValue
 
 TEXT_BYTES: Final = 512
-"""Longest text of a preview, in bytes of UTF-8."""
+"""Largest length of a string in the preview of a result, in bytes of UTF-8. Longer strings are cut."""
 
 
 def fit_result(data: bytes, rules: FitRules) -> FittedResult:
-    """Redact a JSON document, measure it as compact JSON, and make a preview if the size is over `rules.max_bytes`.
+    """Redact a tool's JSON result and measure it as compact JSON. Make a preview if it is over `rules.max_bytes`.
 
     Raises:
         DocumentError: the bytes are not JSON.
@@ -39,13 +41,15 @@ def fit_result(data: bytes, rules: FitRules) -> FittedResult:
 
 
 def preview(value: JsonValue, rules: FitRules) -> bytes:
-    """Return a short summary of `value` as compact JSON, of at most `rules.preview_bytes`. If nothing fits, return
-    `null`."""
+    """Shorten `value` to compact JSON of at most `rules.preview_bytes`. Return `null` if no useful part fits."""
     return _within(value, rules.preview_depth, rules.preview_bytes) or b"null"
 
 
 def _within(value: JsonValue, levels: int, budget: int) -> bytes | None:
-    """Return JSON of at most `budget` bytes and `levels` nested containers, or None when nothing useful fits."""
+    """Shorten a value to JSON of at most `budget` bytes and `levels` nested containers.
+
+    Return None if no useful part fits.
+    """
     if isinstance(value, dict):
         made = _object(value, levels, budget) if levels > 0 else _mark("_keys", len(value))
     elif isinstance(value, list):
@@ -69,9 +73,10 @@ def _array(value: list[JsonValue], levels: int, budget: int) -> bytes:
 
 
 def _object(value: dict[str, JsonValue], levels: int, budget: int) -> bytes:
-    """Return the preview of an object.
+    """Shorten an object to about `budget` bytes.
 
-    Scalars get their space first, so that a `row_count` after a thousand rows survives; containers share the rest.
+    Scalars get their space first, so that a `row_count` after a thousand rows is kept. Arrays and objects inside share
+    the remaining space.
     """
     mark = _mark("_keys", len(value))[1:-1]
     room = budget - 2 - len(mark) - 1

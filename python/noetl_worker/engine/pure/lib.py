@@ -1,4 +1,4 @@
-"""The Python engine: the specification of both engines, and the engine of platforms without a Rust wheel."""
+"""The functions of the Python engine: the specification for the Rust engine, and its substitute where it is missing."""
 
 from __future__ import annotations
 

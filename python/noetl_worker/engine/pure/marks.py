@@ -1,7 +1,7 @@
-"""A quick search of JSON bytes for signs of templates, references and secrets. Each kind of sign is a mark.
+"""A quick search of JSON bytes for signs of templates, references and secrets. Each of the three is a mark (a bit).
 
-A superfluous mark only costs time. A missing mark would send a template as text, or a secret as data. So each search is
-for the shortest bytes that all spellings of a sign contain. An escape that could hide these bytes sets all marks.
+A superfluous mark only costs time. A missing mark would leave a template unrendered, or a secret unredacted. So each
+search is for the shortest bytes common to all spellings. An escape that could hide these bytes sets all marks.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Final
 from noetl_worker.engine.protocol import REFERENCES, SECRETS, TEMPLATES
 
 _ESCAPED: Final = b"\\u00"
-"""Beginning of an escaped ASCII character in JSON: `\\u007b` stands for `{`."""
+"""Beginning of an escaped ASCII character in JSON, which could hide a mark: `\\u007b` stands for `{`."""
 
 
 def find_marks(data: bytes) -> int:
-    """Return the sum of the marks; see `protocol.Engine.find_marks`."""
+    """Return bits for what a text may contain: TEMPLATES, REFERENCES, SECRETS; see `protocol.Engine.find_marks`."""
     lower = data.lower()
     if _ESCAPED in lower:
         return TEMPLATES | REFERENCES | SECRETS
@@ -25,10 +25,10 @@ def find_marks(data: bytes) -> int:
 
 
 def _names_secrets(lower: bytes) -> bool:
-    """Return True if a text may have a key that names a secret, or a URL.
+    """Return True if a text may contain a key that names a secret, or a URL.
 
-    Each word and pair of words that redaction knows contains one of the parts below; a test checks this. The parts are
-    written out, because a loop over a list of parts takes three times as long.
+    Each key name that redaction treats as secret contains one of the substrings below; a test checks this. The
+    substrings are written out, because a loop over a list takes three times as long.
     """
     return (
         (b"pass" in lower or b"pwd" in lower or b"cred" in lower or b"secret" in lower)

@@ -2,9 +2,10 @@
 
 Twin: rust/engine/src/redact.rs.
 
-Keys are judged by whole words: `author`, `concert` and `max_tokens` stay.
-References stay usable: inside a reference, only a text that equals a known secret is replaced (noetl#626).
-A second redaction changes nothing. So URLs are redacted last, since the other rules may leave a part of a URL.
+A key names a secret only by a whole word: the values of `author`, `concert` and `max_tokens` are kept. References stay
+usable: inside a reference, only a string that equals a known secret is replaced (noetl#626). Redacting twice gives the
+same as redacting once. Passwords in URLs are redacted last, because the replacements of the other rules may create a
+URL that matches.
 """
 
 from __future__ import annotations
@@ -89,13 +90,14 @@ _ASSIGNMENT: Final = re.compile(
 
 
 class Named(Enum):
-    """Conclusion from a key's name: whether the value under the key is a secret."""
+    """Verdict on a key of a JSON object, from the key's name: whether the value under the key is a secret."""
 
     NOTHING = "nothing"
     SECRET = "secret"
     """Result for a key such as `password`: the value is a secret, even if it is a number."""
     SECRETS = "secrets"
-    """Result for a plural such as `access_tokens`: the value is a secret if it contains a text. `5` is only a count."""
+    """Result for a plural such as `access_tokens`: the value is a secret if it contains a string. `5` is only a
+    count."""
 
 
 def _named_by(key: str) -> Named:
@@ -114,7 +116,7 @@ def _named_by(key: str) -> Named:
 
 
 named_by: Final = ByShortKey(_named_by, most=4096).__getitem__
-"""Function that returns the `Named` of a key, from a cache if possible."""
+"""Function that returns the `Named` value of a key: whether the key names a secret. Results are cached."""
 
 
 def _is_secret_word(previous: str, word: str) -> bool:
@@ -122,7 +124,7 @@ def _is_secret_word(previous: str, word: str) -> bool:
 
 
 def holds_text(value: JsonValue) -> bool:
-    """Return True if there is a text anywhere in a value. Keys do not count."""
+    """Return True if a JSON value is a string or contains one. Keys of objects do not count."""
     return next(texts_in(value), None) is not None
 
 
@@ -136,7 +138,7 @@ _REFERENCE_FIELDS: Final = frozenset({
 def is_reference(value: JsonValue) -> bool:
     """Return True if a value is only a reference to a value in a store (protocol/command.md#python-plane).
 
-    An object that contains a reference together with a value does not count.
+    An object that also contains the stored value, or a preview of it, does not count.
     """
     if not isinstance(value, dict):
         return False
@@ -148,12 +150,12 @@ def is_reference(value: JsonValue) -> bool:
 
 
 def _is_keychain_entry(value: JsonValue) -> bool:
-    """Return True if the value of `$noetl_ref` is a keychain entry."""
+    """Return True if `value`, found under the key `$noetl_ref`, refers to an entry of the keychain."""
     return isinstance(value, dict) and isinstance(value.get("kind"), str)
 
 
 def _is_located(value: JsonValue) -> bool:
-    """Return True for a reference that has an address and no part of the stored value."""
+    """Return True if `value` is a reference to a stored result and contains no part of the result itself."""
     return (
         isinstance(value, dict)
         and value.get("kind") in _REFERENCE_KINDS
@@ -163,7 +165,8 @@ def _is_located(value: JsonValue) -> bool:
 
 
 class Redactor:
-    """The redaction of one document with one set of known secrets. `count` is the number of replacements."""
+    """Replacer of secrets in one document, for one set of known secrets. `count` is the number of replacements so
+    far."""
 
     __slots__ = ("_is_free_text", "_is_in_reference", "_knows_only", "_secrets", "count")
 
@@ -174,13 +177,14 @@ class Redactor:
         free_text: bool = False,
         known_only: bool = False,
     ) -> None:
-        """Prepare for one document.
+        """Create a redactor for one document.
 
         Args:
             secrets: the known secrets.
             free_text: True for messages: the values of pairs such as `password=...` are replaced too. False for
                 results, in which such a pair is data.
-            known_only: True to replace known secrets only. Keys and texts that look like credentials then stay.
+            known_only: True to replace known secrets only. Values under keys such as `password`, and strings that look
+                like credentials, are then kept.
         """
         self.count = 0
         self._secrets = secrets
@@ -189,7 +193,7 @@ class Redactor:
         self._knows_only = known_only
 
     def text(self, text: str) -> str:
-        """Replace known secrets, then texts that look like credentials."""
+        """Return `text` with known secrets replaced, then strings that look like credentials."""
         if self._is_in_reference:
             if not self._secrets.include(text):
                 return text
@@ -236,7 +240,8 @@ class Redactor:
                 target[name] = self._child(value, waiting)
 
     def _located(self, value: JsonValue) -> JsonValue:
-        """Return a copy of a reference, in which only texts that equal a known secret are replaced."""
+        """Return a copy of a reference to a stored value. Only strings that equal a known secret are replaced, so that
+        the reference stays usable."""
         outside, self._is_in_reference = self._is_in_reference, True
         try:
             return self.value(value)
@@ -244,7 +249,8 @@ class Redactor:
             self._is_in_reference = outside
 
     def _hides(self, key: str, value: JsonValue) -> bool:
-        """Return True if a whole value is replaced because of its key. Null and booleans are never secret."""
+        """Return True if the whole value must be replaced because of its key, such as `password`. Null and booleans are
+        never secret."""
         if self._knows_only or self._is_in_reference or value is None or isinstance(value, bool):
             return False
         named = named_by(key)
@@ -269,8 +275,8 @@ class Redactor:
         return value
 
     def _key(self, key: str, position: int) -> str:
-        """Return `key` unchanged, or a mark such as `[REDACTED]~2` if the whole key is secret. The position makes each
-        mark unique."""
+        """Return `key` unchanged, or a mark such as `[REDACTED]~2` if the key itself is or contains a secret. The
+        position keeps the marks in one object distinct."""
         if not self._secrets.is_in_key(key):
             return key
         self.count += 1
@@ -295,8 +301,8 @@ _REFERENCE_KEYS: Final = frozenset({"$noetl_ref", "_ref", "ref"})
 
 
 def _is_kept(key: str, source: dict[str, JsonValue]) -> bool:
-    """Return True if the value under `key`, one of `_REFERENCE_KEYS`, is a reference. Redaction leaves references
-    usable."""
+    """Return True if `source[key]` is a reference, which redaction must leave usable. `key` is one of
+    `_REFERENCE_KEYS`."""
     value = source[key]
     if key == "ref" and source.get("kind") not in _REFERENCE_KINDS:
         return False
@@ -304,6 +310,6 @@ def _is_kept(key: str, source: dict[str, JsonValue]) -> bool:
 
 
 def redact_text(text: str, secrets: Sequence[str], words: Sequence[str] = ()) -> str:
-    """Redact free text (exception texts, log lines); see `protocol.Engine.redact_text`."""
+    """Return free text (exception texts, log lines) with secrets replaced; see `protocol.Engine.redact_text`."""
     text = without_surrogates(text)
     return Redactor(with_lines(Secrets(secrets, words), [text]), free_text=True).text(text)

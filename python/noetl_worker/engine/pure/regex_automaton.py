@@ -28,8 +28,7 @@ _EDGE, _LINE, _WORD, _OTHER = range(4)
 
 
 def _holding(before: int, after: int) -> frozenset[str]:
-    """Return the assertions, such as `line start`, that hold between two neighbours of the kinds `before` and
-    `after`."""
+    """Return the assertions, such as `line start`, that hold between characters of the kinds `before` and `after`."""
     word_before, word_after = before == _WORD, after == _WORD
     holds = {
         "text start": before == _EDGE,
@@ -62,8 +61,8 @@ class _AutomatonState:
 
 
 class Automaton:
-    """The automaton of a pattern, with its stored states. Threads may share it: a state that one thread deletes is
-    created again by another thread."""
+    """The automaton of a pattern, with its stored states. Threads may share it: a thread creates a state again if
+    another thread has deleted it."""
 
     def __init__(self, code: Code, *, kept: int = KEPT) -> None:
         self._code, self._most = code, kept
@@ -144,8 +143,8 @@ class Automaton:
         return known, steps
 
     def _reached(self, places: Iterable[int], holding: frozenset[str]) -> tuple[list[int] | None, int]:
-        """Return the instructions that are reachable from `places` and take the next character. Also return the number
-        of visited instructions.
+        """Return the positions of the `Chars` instructions that are reachable from `places` before a character is read.
+        Also return the number of visited instructions.
 
         The list is None if the end of the code is reachable: the pattern matches.
         """

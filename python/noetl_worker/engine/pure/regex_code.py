@@ -1,4 +1,5 @@
-"""The instructions of a regular expression, built from pieces, and the size of the same program in the `regex` crate.
+"""The instructions of a regular expression, built from pieces, and an estimate of the compiled size in the `regex`
+crate.
 
 Twin: the NFA compiler of the `regex` crate. Jumps are relative, so a counted repetition is copies of one piece. `size`
 is the size in bytes of the crate's reverse program plus captures. The crate has a forward and a reverse program, and
@@ -19,8 +20,8 @@ from noetl_worker.engine.pure.code_points import normalized
 
 SIZE_LIMIT: Final = 10 * 2**20
 SURE_SIZE: Final = SIZE_LIMIT * 4 // 5
-"""Largest size at which a pattern with classes, such as `\\w`, is certainly within the crate's limit. Newer Unicode
-tables make classes larger: by at most 21 % (`\\p{Lm}`) since Python 3.10."""
+"""Largest size in bytes at which a pattern with classes, such as `\\w`, is certainly within the crate's limit. Newer
+Unicode tables make classes larger: by at most 21 % (`\\p{Lm}`) since Python 3.10."""
 _STATE, _EDGE, _BRANCH = 32, 8, 4  # bytes of a state, of an entry in a byte table, of a branch of a fork
 _LAST_ALIKE: Final = (0x7F, 0x7FF, 0xD7FF, 0xDFFF, 0xFFFF)
 """Last character of each range in which all characters have the same length in UTF-8. Surrogates are a range of their
@@ -40,13 +41,14 @@ class Chars:
         return bisect_right(self.bounds, ord(char)) % 2 == 1
 
     def only(self) -> str:
-        """Return the character of a set with exactly one character; "" for any other set."""
+        """Return the only character that this instruction matches, or "" if the set does not have exactly one
+        character."""
         return chr(self.ranges[0][0]) if len(self.ranges) == 1 and self.ranges[0][0] == self.ranges[0][1] else ""
 
 
 Code: TypeAlias = list["Chars | str | tuple[int, ...]"]
-"""List of instructions. A `Chars` matches one character. A text, such as "line start", is an assertion that must hold.
-A tuple is a fork: the search continues at each of its relative distances."""
+"""List of instructions. A `Chars` matches one character. A string, such as "line start", is an assertion that must
+hold. A tuple is a fork: the search continues at each of its relative distances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +121,23 @@ def alternatives(pieces: Sequence[Piece]) -> Piece:
 
 
 def _bare_set(piece: Piece) -> Chars | None:
-    """Return the set of a piece that matches exactly one character. Return None for any other piece, and for a
+    """Return the instruction of a piece that matches exactly one character. Return None for any other piece, and for a
     capturing group."""
     only = piece.code[0] if len(piece.code) == 1 else None
     return only if isinstance(only, Chars) and piece.size == one_of(only.ranges).size else None
 
 
 def _bare_word(piece: Piece) -> bytes:
-    """Return the text that a piece matches, in UTF-8, if it matches only one text. Return b"" for any other piece, and
-    for a capturing group."""
+    """Return the UTF-8 bytes of the only string that a piece matches. Return b"" for any other piece, and for a
+    capturing group."""
     word = literal_head(piece.code)
     encoded = word.encode("utf-8", "surrogatepass") if len(word) == len(piece.code) else b""
     return encoded if piece.size == _STATE * len(encoded) else b""
 
 
 def repeated(piece: Piece, low: int, high: int | None) -> Piece | None:
-    """Return a piece repeated `low` to `high` times (None: without limit), or None if it is over the size limit."""
+    """Return a piece that matches `piece` `low` to `high` times (None: no upper limit). Return None if the piece would
+    exceed the size limit."""
     if not any(isinstance(step, Chars) for step in piece.code):  # the piece takes no character: once is enough
         low, high = min(low, 1), 1 if high is None else min(high, 1)
     code, length, fork = piece.code, len(piece.code), _STATE + 2 * _BRANCH
@@ -201,8 +204,8 @@ def _encoded(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]:
 
 
 def _cuts(low: int, high: int) -> Iterator[int]:
-    """Yield characters after which the range from `low` to `high` must be cut. Each part is then one sequence of byte
-    ranges."""
+    """Yield code points after which the range from `low` to `high` must be split. The UTF-8 encoding of each part is
+    then one sequence of byte ranges."""
     yield from (last for last in _LAST_ALIKE if low <= last < high)
     for bits in (6, 12, 18) if low >= 0x80 else ():
         rest = (1 << bits) - 1

@@ -1,6 +1,6 @@
 """The parser of Rust's regular-expression dialect. It refuses every pattern that the Rust crate refuses.
 
-Twin: the parser of the `regex` crate. The only question is whether there is a match, so groups do not capture and
+Twin: the parser of the `regex` crate. Conditions only ask whether a pattern matches, so groups do not capture and
 greediness does not matter. The two engines differ in the rows below; `regex_unsupported` is an error code:
 
 | pattern or input                                     | Rust engine      | here                         |
@@ -55,7 +55,8 @@ _Modes: TypeAlias = frozenset[str]
 
 @dataclass(slots=True)
 class _Group:
-    """An open group: the modes to restore at its end, its finished branches, and the pieces of the current branch."""
+    """An open group of a pattern: the flags to restore at its end, its finished branches, and the pieces of the current
+    branch."""
 
     outer_modes: _Modes
     captures: bool = False
@@ -183,7 +184,7 @@ class _Reader:
         self._at = end + 1
 
     def _read_flags(self) -> bool:
-        """Read flags. Return True for `flags:`, which opens a group, and False for `flags)`, which does not."""
+        """Read the flags after `(?`. Return True if `:` ends them and opens a group, False if `)` ends them."""
         seen: set[str] = set()
         modes, on = self._modes, True
         while True:
@@ -296,7 +297,8 @@ class _Reader:
         return code_points.complement(ranges) if char == "P" else ranges
 
     def _braced(self, length: int) -> str:
-        """Return the text in braces, or the next `length` characters if no brace opens here."""
+        """Read the text in braces of an escape such as `\\x{41}`, or the next `length` characters if no brace opens
+        here."""
         start, end = self._at, self._at + length
         if self._source.startswith("{", start):
             start, end = start + 1, self._source.find("}", start)
@@ -340,7 +342,7 @@ class _Reader:
     # ── bracketed classes ───────────────────────────────────────────────────────────────────────
 
     def _class(self, level: int = 1) -> Ranges:
-        """Read a bracketed class. The cursor is at its `[`."""
+        """Read a bracketed class such as `[a-z]` and return its ranges. The cursor is at the `[`."""
         if level > _NEST_LIMIT:
             self._refuse_depth()
         self._at += 1
@@ -369,7 +371,8 @@ class _Reader:
         return code_points.complement(combined) if negated else combined
 
     def _combined(self, operation: str, left: Ranges | None, right: Ranges) -> Ranges:
-        """Apply a set operation, if there is one. Case folding is applied to each side first, before any negation."""
+        """Return the class that an operation such as `&&` makes of `left` and `right`, or `right` alone if `left` is
+        None. With the flag `i`, each side is case-folded before any negation."""
         right = code_points.normalized(self._folded(right))
         return right if left is None else self._folded(code_points.combine(operation, left, right))
 
@@ -384,7 +387,7 @@ class _Reader:
         return dashes
 
     def _class_item(self, items: Ranges, level: int) -> None:
-        """Read one member of a class into `items`."""
+        """Read one member of a bracketed class, such as `a-z`, and append its ranges to `items`."""
         if self._source[self._at] == "[":
             named = code_points.posix(self._source, self._at)
             if named is None:

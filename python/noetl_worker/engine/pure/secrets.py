@@ -14,20 +14,20 @@ MIN_SECRET_CHARS: Final = 4
 protect it."""
 
 LONGEST_HEAD: Final = 1_024
-"""Longest beginning of a secret that is searched for, in characters. Wherever it is found, all further characters that
-agree with the secret are replaced too."""
+"""Number of characters at the beginning of a long secret that are searched for. Wherever they are found, all further
+characters that agree with the secret are replaced too."""
 _FEW: Final = 16
 """Largest number of secrets for which one search per secret is faster than an index."""
 _WORTH_AN_INDEX: Final = 100
-"""Number of texts to search before an index is built. Building the index takes about as long. A long text counts as
-several."""
+"""Number of searches, one secret at a time, before an index is built. Building the index takes about as long as these
+searches. A long text counts as several searches."""
 _CHARS_OF_A_SEARCH: Final = 512
 """Length of text, in characters, that counts as one search for `_WORTH_AN_INDEX`."""
 _STRIDE: Final = 8
-"""Largest distance between two samples of a text, in characters. A secret in the text always contains a sample. To
-recognise such a sample, the index has the samples at the first `_STRIDE` offsets of each secret."""
+"""Largest distance, in characters, between the short samples that a search takes of a text. A secret in the text always
+contains a whole sample. The index therefore has the samples at the first `_STRIDE` offsets of each secret."""
 _WIDEST: Final = 8
-"""Largest length of a sample, in characters."""
+"""Largest length, in characters, of a sample of the searched text (see `_STRIDE`)."""
 
 _ESCAPE: Final = re.compile(
     r"(?:\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2}|\[[0-9;]{0,12}m)\Z", re.ASCII
@@ -38,7 +38,7 @@ _LONGEST_ESCAPE: Final = 14
 _REFERENCE: Final = "noetl://"
 """Beginning of a reference to a value in the plane's store."""
 _LONGEST_REFERENCE: Final = 1024
-"""Characters before a secret that are searched for the beginning of a reference."""
+"""Number of characters before a secret in which the beginning of a reference is searched for."""
 _ENDS_REFERENCE: Final = re.compile(r"[^!-~]|[\"'<>\\]")
 
 
@@ -209,8 +209,8 @@ class _Index:
         return self._size(text, at, number if self._is_anywhere[number] else self._anywhere[number])
 
     def size_to_replace(self, text: str, at: int, number: int) -> int:
-        """Return the length of the secret to replace at position `at`, or 0. `number` is the index of the longest
-        secret there."""
+        """Return the length of the secret to replace at position `at`, or 0 if no secret is to be replaced there.
+        `number` is the index of the longest secret there."""
         if not self._is_anywhere[number]:
             if _goes_on(text, at) and _ESCAPE.search(text[max(0, at - _LONGEST_ESCAPE) : at]) is None:
                 number = self._anywhere[number]
@@ -267,5 +267,5 @@ def _is_in_reference(text: str, at: int) -> bool:
 
 
 def without_surrogates(text: str) -> str:
-    """Replace halves of surrogate pairs by `?`. A file name in an exception's text may contain some."""
+    """Return `text` with `?` in place of lone surrogates. A file name in an exception's text may contain some."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -32,20 +32,22 @@ _MAY_BE_ONE_LINE: Final = re.compile(r"(?:0{7,16}:?)? {1,2}[0-9a-fA-F]{2,8} ")
 
 
 class _Piece(NamedTuple):
-    """Line of a text in base64 or hex. A secret may go over several lines, so redaction searches the joined lines."""
+    """Part of a text's line that may be base64 or hex. A secret may go over several lines, so redaction searches the
+    joined parts."""
 
     digits: str
-    """The encoded characters, without the addresses and blanks of a hex dump."""
+    """The encoded characters of this part of a line, without the addresses and blanks of a hex dump."""
     start: int
-    """Position of the first character to replace if the part is secret."""
+    """Position in the text of the first character to replace if a secret begins in this part of a line."""
     end: int
-    """Position after the last character to replace."""
+    """Position in the text after the last character to replace if a secret ends in this part of a line."""
     is_dump: bool = False
     """True for a line of a hex dump."""
 
 
 def with_lines(secrets: Secrets, texts: Iterable[str]) -> Secrets:
-    """Return the secrets, plus those lines of `texts` that contain parts of a secret broken into lines."""
+    """Return `secrets` plus the lines of `texts` that contain parts of a secret broken into lines, so that these lines
+    are replaced too."""
     if not secrets.are_anywhere:
         return secrets
     lines = {line for text in texts for line in _lines_in(text, secrets)}
@@ -53,7 +55,7 @@ def with_lines(secrets: Secrets, texts: Iterable[str]) -> Secrets:
 
 
 def broken_texts(root: JsonValue) -> Iterator[str]:
-    """Yield the texts and keys of a document that look as if a program broke them into lines."""
+    """Yield the strings and keys of a document that may contain base64 or a hex dump broken into lines."""
     waiting = [root]
     while waiting:
         value = waiting.pop()
@@ -68,8 +70,8 @@ def broken_texts(root: JsonValue) -> Iterator[str]:
 
 
 def _lines_in(text: str, secrets: Secrets) -> Iterator[str]:
-    """Yield the stretches of a text to redact: lines with parts of one secret, or lines of a hex dump with a secret.
-    Overlapping stretches are joined."""
+    """Yield the stretches of a text to redact: lines that together contain a secret, or lines of a hex dump with a
+    secret. Overlapping stretches are joined."""
     if "\n" not in text and _DUMPED.fullmatch(text) is None:
         return
     pieces = _pieces(text)
@@ -90,7 +92,7 @@ def _lines_in(text: str, secrets: Secrets) -> Iterator[str]:
 
 
 def _pieces(text: str) -> list[_Piece]:
-    """Return the parts of encoded texts that each line may contain.
+    """Return the parts of each line that may be base64 or hex. Redaction searches them for secrets.
 
     In a line with several words, the first word may end an encoded text, and the last word may begin another.
     """

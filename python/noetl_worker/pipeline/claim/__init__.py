@@ -1,1 +1,1 @@
-"""The claim of a command, and the search of the claim's text for templates, references and secrets."""
+"""The claim of a command, and the search of the claim's answer for templates, references and secrets."""

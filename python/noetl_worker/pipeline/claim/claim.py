@@ -1,6 +1,6 @@
-"""Claiming: sends the claim of a command to the control plane, and reads the answer.
+"""The stage `claiming`: sends the claim of a command to the control plane, and reads the answer.
 
-A 409 has several meanings. The meaning decides between ack and nak (protocol/claim.md#python-plane).
+An HTTP answer 409 has several meanings. The meaning decides between ack and nak (protocol/claim.md#python-plane).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _NEEDED: Final = ("execution_id", "node_name", "action")
 
 
 async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimAnswer:
-    """Claim the command that a `command.issued` event describes. A failed request gives a RetryLater or a ClaimRefused,
-    never an exception."""
+    """Claim the command that a `command.issued` event describes. If the request fails, return RetryLater or
+    ClaimRefused instead of raising an exception."""
     for left in reversed(range(LOST_ANSWER_TRIES)):
         try:
             return read_claim(await plane.claim(event_id, worker_id), plane.dialect)
@@ -40,8 +40,8 @@ async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimAns
 
 
 def read_claim(answer: Response, dialect: Dialect) -> ClaimAnswer:  # noqa: RET503 - the last row does not return
-    """Return the ClaimAnswer for the plane's HTTP answer to a claim. docs/delivery.md has the table of all answers
-    (protocol/claim.md)."""
+    """Return the meaning of the plane's HTTP answer to a claim, as a ClaimAnswer. docs/delivery.md has the table of all
+    answers (protocol/claim.md)."""
     status = answer.status
     if status in (200, 201):
         return _read_success(answer)

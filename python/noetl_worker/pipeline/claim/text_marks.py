@@ -14,10 +14,10 @@ from noetl_worker.models.marks import Marks
 _BY_SUM: Final = tuple(
     Marks(bool(found & TEMPLATES), bool(found & REFERENCES), bool(found & SECRETS)) for found in range(8)
 )
-"""Table of Marks. The index is the bit mask that the engine returns."""
+"""All combinations of `Marks`. The index is the bit mask of findings that the engine returns."""
 
 
 def read_marks(text: bytes) -> Marks:
     """Return whether a JSON text may contain templates, references or secrets. The engine searches keys and values, and
-    JSON inside texts."""
+    also JSON inside strings."""
     return _BY_SUM[engine.find_marks(text)]

@@ -1,1 +1,1 @@
-"""The stages of a claimed command. The module `claimed_command` calls the other modules."""
+"""The stages of a claimed command. Start reading at `claimed_command`, which calls the other modules."""

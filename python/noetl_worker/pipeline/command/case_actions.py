@@ -1,6 +1,7 @@
-"""Deciding: finds the first case that holds for the tool's result (protocol/conditions.md#cases).
+"""The stage `deciding`: finds the first case whose conditions hold for the tool's result
+(protocol/conditions.md#cases).
 
-Cases are evaluated after a tool's success and after a tool's failure. Of the actions, this module runs only `set_var`,
+Cases are evaluated after a tool's success and after a tool's failure. This module runs only the action `set_var`,
 before the terminal events are sent. A failed `set_var` fails the command. `results.report` makes the report from the
 decision.
 """

@@ -1,8 +1,8 @@
-"""Deciding: matches the cases of a command to the tool's result. The engine compares values, and this module renders
-the templates in conditions.
+"""The matching of a command's cases (when/then) to the tool's result. The engine compares values, and this module
+renders the templates in conditions.
 
-differs-from-upstream: a text that consists only of `{{ expr }}` renders to a value with its own type (a number stays a
-number). Templates see the tool's data (vectors C034, C059). A case that does not parse is reported, not dropped
+differs-from-upstream: a string that consists only of `{{ expr }}` renders to a value with its own type (a number stays
+a number). Templates see the tool's data (vectors C034, C059). A case that does not parse is reported, not dropped
 silently.
 """
 
@@ -41,8 +41,8 @@ def match_cases(
     Args:
         cases: in playbook order, as `[{"when": [Condition], "then": CaseAction}]`: a Python list, or JSON bytes.
             Anything but a list counts as no cases.
-        variables: values by name, for a left side without template marks (`left: count`). The tool's result is not a
-            variable.
+        variables: values by name, for a condition whose left side has no template marks (`left: count`). The tool's
+            result is not a variable.
         data: the tool's `data` (not its envelope); None when the tool returned none.
         render: renders one side of a condition (a template, or a JSON value with templates) to a JSON value. Templates
             should see the tool's data as `result`. A side is rendered only when needed, the left side first.
@@ -80,7 +80,8 @@ def _rendered(reached: PendingMatch, render: Callable[[JsonValue], JsonValue]) -
 
 
 def _encoded(value: JsonValue) -> bytes:
-    """Return compact JSON with every digit of each integer. `json_text.dumps` would write a large integer as a text.
+    """Return a value as compact JSON in which integers keep all digits. `json_text.dumps` would write a large integer
+    as a string.
 
     A value without a JSON form (a date, a Decimal, NaN) is written in the same way as in events.
     """

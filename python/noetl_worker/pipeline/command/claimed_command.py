@@ -66,10 +66,10 @@ class WorkerServices:
     """Limit on the number of commands that this worker runs at one time. A shortage of memory, processes or descriptors
     on this machine lowers the limit."""
     starts: StartNotes | None = None
-    """Counts how often a command has started, over all its deliveries, to find a command that crashes its workers.
-    None: starts are not counted."""
+    """Counter of a command's starts over all its deliveries, to find a command that crashes its workers. None if starts
+    are not counted."""
     cancellation_poll_s: float = CANCELLATION_POLL_S
-    """Seconds between two requests that ask the plane whether an execution was cancelled. 0: the plane is never
+    """Seconds between two requests that ask the plane whether an execution was cancelled. If 0, the plane is never
     asked."""
 
     @cached_property
@@ -92,7 +92,7 @@ class ClaimedCommand:
     services: WorkerServices
     progress: Progress
     worker_id: str
-    """Name under which this worker has claimed the command."""
+    """Worker id with which this worker has claimed the command."""
     claimed_at: float
     """Monotonic time of the claim."""
 
@@ -122,15 +122,16 @@ class ClaimedCommand:
         the command's id as text (protocol/notification.md#message)."""
 
     async def _possible_starts(self, noted: int) -> int:
-        """Return how many of the noted starts to believe. Other programs may write false notes.
+        """Return how often the command may have started before. The recorded number `noted` is only an upper bound,
+        because other programs may write false notes.
 
         Each earlier delivery of this message may have started the command once. The first delivery of a message writes
-        no note, unless the message is a copy. Before a copy was published, deliveries of other messages may have
-        started the command too. So for a copy, the limit is the number of claims that the plane has recorded, without
-        the present claim, if this number is larger.
+        no note, unless the message is a copy: a message that the Python plane published for a command of a dead worker.
+        Before the copy, deliveries of other messages may have started the command too. For a copy, the limit is
+        therefore the number of earlier claims that the plane has recorded, if this number is larger.
 
         Args:
-            noted: number of noted starts (`StartNotes`).
+            noted: number of starts recorded in `StartNotes`.
         """
         earlier = self.delivery.num_delivered - (1 if self._is_copy else 2)
         if earlier >= noted or not self._is_copy:
@@ -149,9 +150,9 @@ class ClaimedCommand:
         return min(noted, max(earlier, claims - 1))
 
     async def run(self) -> Disposition:
-        """Run the tool, match the cases, and report the outcome. Return the answer for JetStream. If the worker stops
-        before the outcome is reported, the answer returns the command to the stream. If no worker could claim the
-        command again, a failure is reported instead."""
+        """Run the tool, match the cases, and report the outcome. Return the disposition: the answer for JetStream. If
+        the worker stops before the outcome is reported, this answer is a nak, which returns the command. If no worker
+        could claim the command again, a failure is reported instead."""
         progress = self.progress
         try:
             try:
@@ -177,9 +178,9 @@ class ClaimedCommand:
             return await self._perform(start)
 
     async def _perform(self, start: Start | None = None) -> Report | Disposition:
-        """Run the stages up to reporting. Return the report of the outcome.
+        """Run all stages before reporting, such as preparing and running the tool. Return the report of the outcome.
 
-        An error becomes the report of a failure. If this machine lacked resources before the command had an effect,
+        Turn an error into the report of a failure. If this machine lacked resources before the command had an effect,
         return the nak that returns the command instead.
         """
         command, dispatch = self._events.command, None
@@ -267,8 +268,8 @@ class ClaimedCommand:
         return await dispatch.run(prepared)
 
     async def _report(self, report: Report) -> Disposition:
-        """Report the outcome. If the plane refuses its events for good, report a failure instead. If the plane refuses
-        the failure too, return the term that makes the message a dead letter."""
+        """Report the outcome. If the plane refuses the outcome's events for good, report a failure instead. If the
+        plane refuses this failure too, return the term that makes the message a dead letter."""
         try:
             try:
                 await self._events.finish(report, self._ownership)
@@ -290,8 +291,8 @@ class ClaimedCommand:
 
 
 def _may_belong_to_another(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:
-    """Return whether another process may have claimed this command. If so, the worker asks the plane before reporting
-    the outcome.
+    """Return True if another process may have claimed this command. The worker must then ask the plane before it
+    reports the outcome.
 
     The Rust plane grants a second claim with the same WORKER_ID at any time. So at a second delivery, an earlier
     process may still send an outcome of this command from its outbox (seen: two outcomes). This is a function, not a

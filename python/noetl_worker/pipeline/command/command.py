@@ -1,4 +1,5 @@
-"""Preparing: makes a Command from a claim's answer. References are resolved, JSON texts parsed, and the input merged.
+"""The stage `preparing`: makes a Command from a claim's answer. References are resolved, JSON texts parsed, and the
+input merged.
 
 Fields arrive as objects, as JSON text, or as references to the result store (protocol/command.md#python-plane). A task
 sequence's `tool_config` is {"tasks": [...]} on one plane and a list on the other. Keys for the worker only (`cases`,
@@ -35,12 +36,11 @@ own result store, the context in the claim has no other key (source of server 3.
 reference. Otherwise the command would run without its input."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
-"""Number of references and JSON texts in a row from which a field counts as an endless loop."""
+"""Number of references and JSON strings, each leading to the next, from which a field counts as an endless loop."""
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
 _MOST_COMPARED: Final = 10_000_000
-"""Largest number of comparisons that `_marked` may make for one command. Ten million comparisons take about a
-second."""
+"""Largest number of string comparisons in `_marked` for one command. Ten million comparisons take about a second."""
 _TOO_MANY_TEMPLATES: Final = (
     "this command's fields and variables have too many different texts with template marks ({{ or {%), and the worker "
     "cannot tell which texts are data: pass fewer of them to one step, or let the tool read the texts from their source"
@@ -55,8 +55,8 @@ def is_reference(value: JsonValue) -> bool:
 
 
 def bare_command(body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane) -> Command:
-    """Return the command with empty config, input, variables and cases. If the rest of the claim is invalid, the worker
-    can still report a failure of this command."""
+    """Return the command with empty config, input, variables and cases. With this command, the worker can report a
+    failure even if those parts of the claim are invalid."""
     meta: Mapping[str, JsonValue] = body.get("meta") or {}
     return Command(
         execution_id=envelope.execution_id,
@@ -204,8 +204,8 @@ async def _config(value: JsonValue, command: Command, plane: Plane, redacted: li
 async def _step_input(
     context: Mapping[str, JsonValue], command: Command, plane: Plane, redacted: list[str]
 ) -> dict[str, Any]:
-    """Return the step's input, with the loop's bookkeeping (`__loop_*`). If `context.args` and `context.input` have the
-    same key, the value in `context.input` counts."""
+    """Return the step's input, including the loop's bookkeeping (keys `__loop_*`). If `context.args` and
+    `context.input` have the same key, the value in `context.input` counts."""
     merged: dict[str, Any] = {}
     for name in INPUTS:
         merged.update(await _object(context.get(name), name, command, plane, redacted))
@@ -231,14 +231,14 @@ def _input(step_input: Mapping[str, Any], config: dict[str, Any], rules: Dialect
 async def _with_data_marked(
     fields: list[dict[str, Any]], variables: Mapping[str, JsonValue], size: int
 ) -> list[dict[str, Any]]:
-    """Return the tool's config and input. Each text that came from data is marked: it becomes a PlainText, which is
-    never rendered.
+    """Return the tool's config and input. Each string with template marks that came from data becomes a PlainText,
+    which is never rendered.
 
-    The plane has rendered the config of a single tool. So a text with template marks is either data from a value, or a
-    template that the plane could not render.
+    The plane has already rendered the config of a single tool. A string that still has template marks is data from a
+    variable, or a template that the plane could not render.
 
     Raises:
-        ConfigurationError: there are too many template-like texts to compare.
+        ConfigurationError: there are too many template-like strings to compare.
     """
     find = partial(_template_like_data, fields, variables)
     data = await off_loop(size, find)
@@ -246,10 +246,10 @@ async def _with_data_marked(
 
 
 def _template_like_data(fields: JsonValue, variables: Mapping[str, JsonValue]) -> list[str]:
-    """Return all texts with template marks in the variables (results of earlier steps, the workload), the longest
-    first.
+    """Return all strings with template marks in the variables (results of earlier steps, the workload), the longest
+    first. These strings are data.
 
-    Return an empty list if the config and input (`fields`) have no template marks. Nothing has to be compared then.
+    Return an empty list if the config and input (`fields`) have no template marks. No string has to be compared then.
     """
     if not has_template(fields):
         return []
@@ -257,11 +257,12 @@ def _template_like_data(fields: JsonValue, variables: Mapping[str, JsonValue]) -
 
 
 def _marked(fields: Sequence[dict[str, Any]], data: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the config and the input. A text becomes PlainText if its template marks come from texts in `data`.
+    """Return the config and the input. A string becomes PlainText, which is never rendered, if its template marks come
+    from strings in `data`.
 
     Args:
         fields: the config and the input.
-        data: the texts with template marks in the command's variables, the longest first.
+        data: the strings with template marks in the command's variables, the longest first.
     """
     equal, closed = frozenset(data), list(filter(_has_closed_marks, data))
     compared = 0
@@ -285,14 +286,15 @@ def _marked(fields: Sequence[dict[str, Any]], data: Sequence[str]) -> list[dict[
 
 
 def _has_closed_marks(text: str) -> bool:
-    """Return whether a text has an opening template mark and later the closing mark, as in `{{ name }}`. A regular
+    """Return whether a string has an opening template mark and later the closing mark, as in `{{ name }}`. A regular
     expression would take quadratic time."""
     return any((at := text.find(start)) >= 0 and text.find(end, at + 2) >= 0 for start, end in _MARKS)
 
 
 def _whole(value: Any, names: Names) -> Any:
-    """Return a tool's config with packed results unpacked (`Names.unpack`). Template-like texts in the unpacked results
-    become PlainText."""
+    """Return a tool's config or input with each packed result unpacked (`Names.unpack`). On the Python plane, the
+    worker stores some results packed, that is, compressed. Template-like strings in these results become PlainText,
+    which is never rendered."""
     if isinstance(value, dict):
         whole = names.unpack(value)
         if whole is not value:
@@ -316,7 +318,7 @@ def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence
 
 
 def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
-    """Return the command's id as the notification has it, a number or a text. The planes compare ids in this form
+    """Return the command's id as the notification has it: a number or a string. The planes compare ids in this form
     (protocol/notification.md#message). If `meta` has a different id, return the id in `meta`."""
     command_id = envelope.command_id
     from_meta = meta.get("command_id")

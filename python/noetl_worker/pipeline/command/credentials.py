@@ -54,7 +54,8 @@ class CommandCredentials:
         self.known = KnownSecrets(plane.client.own_secrets, most=MOST_OF_A_COMMAND)
 
     def keep(self, text: str) -> bool:
-        """Remember a secret that a tool fetched itself. Return False if the secret is too weak to be redacted."""
+        """Remember a secret that a tool fetched itself, so that it is redacted. Return False if the secret is too weak
+        to be redacted."""
         return self.known.add(text)
 
     def forget(self) -> None:
@@ -63,7 +64,7 @@ class CommandCredentials:
         self._cache.forget(self._used)
 
     async def credential(self, alias: str) -> Mapping[str, JsonValue]:
-        """Return the data of a credential alias, with its `type`.
+        """Return the data of the credential with this alias, including the credential's `type`.
 
         Raises:
             CredentialError: the credential is missing or not allowed by the operator (final), or the plane cannot be
@@ -100,8 +101,8 @@ class CommandCredentials:
         return await off_loop(size, partial(_with_secrets, value, secrets)) if secrets else value
 
     async def keychain_names(self, names: set[str]) -> dict[str, JsonValue]:
-        """Return the value of the variable `keychain` in templates. A missing entry is undefined, never an empty
-        text.
+        """Return the value of the variable `keychain` in templates. A missing keychain entry is an undefined variable,
+        never an empty string.
 
         Args:
             names: the keychain entries that the templates name.
@@ -246,7 +247,7 @@ class CommandCredentials:
 
 
 async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) -> T:
-    """Call the plane and return the plane's answer. Retry after a temporary error.
+    """Ask the plane for a secret or a catalog entry, and return the plane's answer. Retry after a temporary error.
 
     Args:
         what: name of the object that is asked for. The error's text begins with this name.
@@ -288,7 +289,7 @@ def _references_in(value: JsonValue) -> list[Mapping[str, Any]]:
 
 
 def _with_secrets(value: JsonValue, secrets: Mapping[int, JsonValue]) -> JsonValue:
-    """Return a copy of a JSON value with each reference replaced by its secret.
+    """Return a copy of a JSON value with each keychain reference replaced by its secret.
 
     Args:
         secrets: the secrets by the Python `id()` of the reference.
@@ -305,7 +306,7 @@ def keychain_names_in(value: JsonValue) -> set[str] | None:
     """Return the keychain entries that templates in `value` name, as `keychain.name` or `keychain["a name"]`. Return
     None if no template mentions the keychain.
 
-    A name that a template computes is not found here, and the template then fails.
+    An entry's name that a template computes is not found here, and the template then fails.
     """
     if next(_templates(value), None) is None:
         return None
@@ -326,7 +327,8 @@ def _lifetime_s(record: Mapping[str, Any], data: JsonValue) -> float | None:
 
 
 def _seconds_left(moment: JsonValue) -> float | None:
-    """Return the seconds until an ISO 8601 text or a Unix time (seconds or milliseconds), or None for other values."""
+    """Return the seconds from now until an ISO 8601 string or a Unix time (seconds or milliseconds), or None for other
+    values."""
     if isinstance(moment, str):
         try:
             parsed = datetime.datetime.fromisoformat(moment.replace("Z", "+00:00"))

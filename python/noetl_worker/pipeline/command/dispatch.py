@@ -1,4 +1,4 @@
-"""Running: runs exactly one tool for a command, within its timeout.
+"""The stage `running`: runs exactly one tool for a command, within the command's timeout.
 
 `dev` and `run` both use this module. A tool can use the worker only through the ToolContext that this module makes.
 """
@@ -53,11 +53,12 @@ class CallLimits:
     default_s: float
     """Timeout of a command whose config sets no timeout."""
     cancellation_poll_s: float
-    """Time between two requests that ask the plane whether the execution was cancelled. 0: the plane is never asked."""
+    """Seconds between two requests that ask the plane whether the execution was cancelled. If 0, the plane is never
+    asked."""
     undefined_is_error: bool = False
     """True if an undefined variable in a template is an error."""
     hard_s: float = 86_400.0
-    """Upper limit on any timeout that a command sets."""
+    """Upper limit, in seconds, on any timeout that a command sets."""
 
 
 class _Slots(Protocol):
@@ -88,7 +89,7 @@ class Dispatch:
         self.credentials = CommandCredentials(self.command, self.plane)
 
     def interrupt(self) -> None:
-        """Stop the tool because the worker stops. A tool that has not begun yet ends at its start."""
+        """Stop the tool because the worker stops. A tool that has not started yet is stopped at its start."""
         self._stop.set(SHUTDOWN)
         if self._scope is not None:
             self._scope.interrupt(SHUTDOWN)
@@ -191,7 +192,7 @@ class Dispatch:
         return CallScope(self._stop, timeout_s, poll_s=poll_s, until_cancelled=asking, log_ids=command.log_ids)
 
     def _plane_form(self, result: ToolResult, data: SequenceData) -> ToolResult:
-        """Return the result of a task sequence with its data as the command's plane expects them
+        """Return the result of a task sequence with its data in the format that the command's plane expects
         (protocol/tasks.md#lists)."""
         if not RULES[self.command.dialect].tools.sequence_is_flat:
             return replace(result, data=python_form(data))

@@ -8,12 +8,13 @@ from noetl_worker.errors import ToolError, describe
 from noetl_worker.models.tool_result import ToolResult
 
 _REPEATED_CHARS: Final = 4
-"""Shortest cause, in characters, that is left out when an earlier text contains the cause. A shorter cause may occur in
-an earlier text by chance."""
+"""Least length, in characters, of a cause that is left out of a failure's message if an earlier text contains the
+cause. A shorter cause may be contained by chance."""
 
 
 def make_failure(error: BaseException) -> ToolResult:
-    """Return the failed result of an exception. The message has the exception's text and the chain of causes."""
+    """Return the failed tool result that stands for an exception. Its message has the exception's text and the chain of
+    causes."""
     chain: list[str] = []
     seen: set[int] = set()
     current: BaseException | None = error

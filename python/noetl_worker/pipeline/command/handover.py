@@ -1,7 +1,8 @@
-"""Returning commands when the worker stops, and checking that a claim is still ours.
+"""Return of commands to the stream when the worker stops, and the check that a claim still belongs to this worker.
 
 An interrupted command has not failed, so the worker returns the command. Only a command that no worker could claim
-again is reported as failed. If the outcome of a command is already being sent, the stop adds no second outcome.
+again is reported as failed. If the outcome of a command is already being sent, no second outcome is sent because of the
+stop.
 """
 
 from __future__ import annotations
@@ -48,24 +49,25 @@ _AGE_ADVICE: Final = (
 
 @dataclass(slots=True, eq=False, repr=False)
 class ClaimOwnership:
-    """Implementation of Ownership (report/sending.py) for one command that this worker has claimed."""
+    """The claim of one command. It tells whether the claim still belongs to this worker. Implements `Ownership`
+    (report/sending.py)."""
 
     plane: Plane
     event_id: int
     worker_id: str
     log_ids: Callable[[], dict[str, object]]
-    """Returns the ids for log lines."""
+    """Function that returns the command's ids for log lines."""
     claimed_at: float
     """Monotonic time of the claim."""
     is_expired: Callable[[float], bool]
-    """Returns True if another worker may have the command at the given monotonic time."""
+    """Function that returns True if another worker may have the command at the given monotonic time."""
     lease_s: float
     """Seconds after the claim for which no other worker can get the command, even if this worker is dead."""
 
     @classmethod
     def unconfirmed(cls, plane: Plane, end: EventSet) -> ClaimOwnership:
-        """Return the ownership for the outcome of a dead process, or for an outcome that is sent again. The plane is
-        asked about the claim before such an outcome is sent."""
+        """Return a ClaimOwnership that asks the plane before the outcome is sent. It is used for an outcome that a dead
+        process left behind, and for an outcome that is sent again."""
         return cls(plane, end.event_id, end.worker_id, end.log_ids, -math.inf, lambda _now: True, lease_s=0)
 
     def is_uncertain(self, now: float) -> bool:
@@ -117,8 +119,8 @@ class ClaimOwnership:
 async def return_unstarted(
     events: CommandEvents, identity: Identity, delivery: Delivery, short: ResourceShortage
 ) -> Disposition | None:
-    """Return the nak for a command that this machine lacked resources for, or None if the command must be reported as
-    failed."""
+    """Return the nak for a command for which this machine lacked resources. Return None if the command must be reported
+    as failed."""
     command, dialect = events.command, events.command.dialect
     metrics.RESOURCE_SHORTAGES.inc()
     disposition = acknowledge.short_of_resources(
@@ -141,8 +143,8 @@ async def return_unstarted(
 
 
 async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimOwnership) -> Disposition:
-    """Return the nak for an unfinished command. If no worker could claim the command again on this plane, report a
-    failure of the command instead, and return the ack."""
+    """Return the nak for a command that is unfinished when the worker stops. If no worker could claim the command again
+    on this plane, report a failure of the command instead, and return the ack."""
     dialect = events.command.dialect
     if not identity.can_return(dialect):
         text = (

@@ -18,18 +18,18 @@ from noetl_worker.text.templates.redacted import check_given
 from noetl_worker.tools.contract import Render, ToolValues
 
 _Given = tuple[str, JsonValue]
-"""(field, value)"""
+"""An input in a tool's config: the name of its field (`input` or `args`), and its value."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Inputs:
-    """Merges and renders the input of one command."""
+    """Merger of a command's input into its tool's config. Templates in the input are rendered first."""
 
     command: Command
     credentials: CommandCredentials
     worker_id: str
     fields_of: Callable[[str], frozenset[str]]
-    """Returns the field names of a tool kind."""
+    """Function that returns the field names of a tool kind."""
     is_strict: bool
     """True if an undefined variable in a template is an error."""
 
@@ -96,7 +96,7 @@ class Inputs:
     def _find_inputs(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
         """Return the inputs that have to be taken out of the config, as pairs of field and value, in two lists.
 
-        The first list has the objects inside `spec`. The second list has the texts at the top level: each text is a
+        The first list has the objects inside `spec`. The second list has the strings at the top level: each string is a
         template that should render to an object.
         """
         if "args" not in config and "input" not in config and "spec" not in config:
@@ -117,7 +117,7 @@ class Inputs:
         """Return all inputs, rendered and merged.
 
         If several inputs have the same key, the plane's rule `step_input_wins` says whether the command's input or a
-        text in the config wins. An input inside `spec` never wins.
+        template in the config wins. An input inside `spec` never wins.
         """
         kind, commands = self.command.kind, [("input", given)]
         above = [*as_text, *commands] if RULES[self.command.dialect].step_input_wins else [*commands, *as_text]
@@ -133,8 +133,8 @@ class Inputs:
         return merged
 
     def _rendered(self, value: JsonValue, variables: Mapping[str, JsonValue]) -> JsonValue:
-        """Render one input. An undefined variable becomes null or, on the Python plane, an empty text (recorded:
-        view-*)."""
+        """Render one input. An undefined variable becomes null. Within an object, the Python plane wants an empty
+        string instead (recorded: view-*)."""
         missing = RULES[self.command.dialect].tools.missing_value if isinstance(value, Mapping) else None
         rendered = template.render(value, variables, strict=self.is_strict, undefined=missing)
         if self.command.redacted:

@@ -1,4 +1,4 @@
-"""Fetches results of earlier steps that a claim contains only as a reference and a preview.
+"""The fetching of earlier steps' results that a claim contains only as a reference and a preview.
 
 Both planes send large results as a reference and a preview (protocol/results.md#store). A template that reads more than
 the preview would silently get nothing, or the first row as if the result had only one row. So the worker fetches each
@@ -28,15 +28,15 @@ from noetl_worker.text.templates.template import has_template
 _MAX_BYTES: Final = MAX_RESULT_BYTES
 """Largest total size in bytes of the results that are fetched for one command. A single result may have this size."""
 _TRUNCATED_FROM_BYTES: Final = 500
-"""Size in bytes from which a text in a preview may be truncated, so that the full result is needed."""
+"""Size in bytes from which a string in a preview may be truncated, so that the full result is needed."""
 _POINTERS: Final = frozenset({"_ref", "_store", "_uri", "ref", "reference"})
 """Fields of a preview that hold the result's address. A template that reads only these fields does not need the
 result."""
 _COPIES: Final = ("ctx", "workload")
 """Variables that hold copies of the other variables."""
 _CODE_READS_NAMES: Final = re.compile(r"\b(variables|context|main|globals)\b")
-"""Words with which `python` code reads the command's variables. Code without these words needs no result. `rhai` code
-reads each variable by the variable's own name."""
+"""Words with which `python` code reads the command's variables. Code without these words needs no stored result. `rhai`
+code reads each variable by the variable's own name."""
 _SCRIPT_FROM_ELSEWHERE: Final = frozenset({"python", "postgres", "duckdb", "ducklake", "snowflake"})
 """Kinds whose `script` may be the address of code that reads the command's variables."""
 
@@ -54,7 +54,7 @@ async def fill_referred_results(
     Args:
         variables: the variables in the claim, which are not changed.
         fields: the command's config and input.
-        cases: the command's cases. A left side without template marks is a variable's name.
+        cases: the command's cases. A condition's left side without template marks is a variable's name.
         command: has the tool's kind (each task of a list has a kind of its own) and the ids for the log.
         redacted: list of paths. The path of each value that the plane has replaced by "[REDACTED]" is added.
 
@@ -145,8 +145,8 @@ def _needed_by_code(code: str, kind: str, referred: Mapping[str, Referred]) -> s
 
 
 def _needed_by_path(path: Path, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """Return the names of the results that a path in a template needs (`load.rows[3].id`). A path that ends at a
-    variable with many results needs all of these results."""
+    """Return the names of the steps whose full results a path in a template needs, such as `load.rows[3].id`. A path
+    that ends at a variable with many results needs all of these results."""
     head, rest = path[0], path[1:]
     held = _held_by(str(head), referred, variables)
     if held and not rest:
@@ -161,8 +161,8 @@ def _needed_by_path(path: Path, referred: Mapping[str, Referred], variables: Map
 
 
 def _held_by(head: str, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """Return the names of the results that a variable contains. `ctx` and `workload` contain copies of results, and the
-    variable `steps` has a record of each step."""
+    """Return the names of the steps whose results a variable contains. `ctx` and `workload` contain copies of results,
+    and the variable `steps` has a record of each step."""
     if head == STEPS:
         return {name for name, earlier in referred.items() if earlier.record}
     if head not in _COPIES:
@@ -173,7 +173,7 @@ def _held_by(head: str, referred: Mapping[str, Referred], variables: Mapping[str
 
 def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
     """Return whether a preview and the full result certainly have the same value at a path. Lists, objects and long
-    texts may differ."""
+    strings may differ."""
     if path and path[0] in _POINTERS and path[0] in summary:
         return True
     if path and path[0] in fields_of(summary.get("data")):

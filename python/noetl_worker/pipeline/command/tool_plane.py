@@ -27,7 +27,7 @@ _STORED_ADVICE: Final = (
 class ToolPlane:
     """The control plane, as one command's tool may use it (tools/contract.py, ToolControlPlane).
 
-    The command's secrets are taken out of all values that the plane stores.
+    The command's secrets are redacted in all values that the tool sends to the plane.
     """
 
     def __init__(

@@ -25,8 +25,8 @@ log = structlog.get_logger("noetl_worker")
 _MOST_FILE_BYTES: Final = 64 << 30
 _MOST_DESCRIPTORS: Final = 16_384
 _MOST_PROCESSES: Final = 8_192
-"""Limit on the processes of all commands together. This limit, and the limits above on file sizes and descriptors, keep
-a command from using up the machine. No ordinary command reaches these limits."""
+"""Limit on the number of processes of all commands together. It keeps a command from using up the machine, and no
+ordinary command reaches it."""
 _LEAST_SHARE: Final = 256 << 20
 """Smallest memory limit of one DuckDB, in bytes. DuckDB can do little with less memory."""
 _DUCKDB_KINDS: Final = ("duckdb", "ducklake", "transfer")
@@ -64,7 +64,7 @@ def make_registry(settings: Settings) -> Registry:
 
 
 def make_tool_settings(settings: Settings) -> ToolSettings:
-    """Return the settings that tools may see, with the directory of packages filled in."""
+    """Return the settings that tools may see, with the directory of installed Python packages filled in."""
     return replace(settings.pick_tool_settings(_own_files(settings)), packages_dir=str(_packages_directory(settings)))
 
 
@@ -84,8 +84,8 @@ def _own_files(settings: Settings) -> list[str]:
 
 
 def log_what_is_not_confined(settings: Settings) -> None:
-    """Log what is not confined: parts of the isolation level that this system lacks, and worker files that commands can
-    reach. Log also a missing cgroup, without which the number of processes has no limit."""
+    """Log the gaps in the confinement of commands: parts of the isolation level that this system lacks, and worker
+    files that commands can reach. Log also a missing cgroup, without which the number of processes has no limit."""
     if settings.isolation == "off":
         return
     if lacking := [*confinement.missing(), *landlock.missing()]:
@@ -101,9 +101,9 @@ def log_what_is_not_confined(settings: Settings) -> None:
 
 
 def packages_closed(settings: Settings) -> tuple[str, ...]:
-    """Return the directory of packages, as a tuple, if the worker can keep commands from changing the directory.
-    Otherwise return an empty tuple. The protection also keeps commands from creating files in the parent
-    directories."""
+    """Return the directory of installed Python packages, as a tuple of one path, if the worker can keep commands from
+    changing the directory. Otherwise return an empty tuple. The protection also keeps commands from creating files in
+    the parent directories."""
     if "off" in (settings.python_packages, settings.isolation) or settings.allow_namespaces or not landlock.is_there():
         return ()
     directory = str(_packages_directory(settings).resolve())
@@ -139,8 +139,8 @@ def _duckdb_kinds(settings: Settings) -> list[str]:
 
 
 def _duckdb_share(settings: Settings) -> int:
-    """Return the memory limit of one DuckDB in bytes. All commands that may use DuckDB at the same time share four
-    fifths of the machine's memory equally."""
+    """Return the memory limit of one DuckDB database in bytes. All commands that may use DuckDB at the same time share
+    four fifths of the machine's memory equally."""
     slots = settings.max_concurrent
     allowed = sum(min(slots, settings.kind_limits.get(kind, slots)) for kind in _duckdb_kinds(settings))
     at_once = max(min(allowed, slots), 1)

@@ -74,7 +74,7 @@ class ExecutionTraceIds(RandomIdGenerator):
 
 
 class DeliveryTraces:
-    """Begins an OpenTelemetry trace for each delivery of a worker."""
+    """Factory of OpenTelemetry traces, one for each delivery of a worker."""
 
     def __init__(self, provider: TracerProvider, settings: Settings, client_id: str) -> None:
         self._trace_ids = provider.id_generator = ExecutionTraceIds(settings.server_url)
@@ -89,8 +89,8 @@ class DeliveryTraces:
         }
 
     def begin(self, progress: Progress, delivery: Delivery, notification: Envelope | None) -> None:
-        """Begin the trace of a delivery. Call this in the delivery's own task. All code of that task, and the tool's
-        task, then belong to the trace.
+        """Begin the trace of a delivery. Call this method in the asyncio task of the delivery. All code in that task
+        and in the tool's task then belongs to the trace.
 
         Args:
             notification: None if the message cannot be read.
@@ -160,7 +160,7 @@ class _Recorded:
     progress: Progress | None
     common: Mapping[str, str]
     stage_attributes: Mapping[str, str]
-    """Attributes that the span of every stage has."""
+    """Attributes that the span of every stage gets, in addition to the stage's own attributes."""
     stage: Span | None = field(default=None, init=False)
     is_tool_stage: bool = field(default=False, init=False)
 

@@ -1,1 +1,1 @@
-"""A delivery: its bytes decoded, its pool checked, and JetStream answered."""
+"""The handling of a delivered message: its bytes are decoded, its pool is checked, and JetStream is answered."""

@@ -1,7 +1,7 @@
-"""Answering: chooses the answer to JetStream for each message: ack, nak with a delay, or term.
+"""The stage `answering`: chooses the answer to JetStream for each message: ack, nak with a delay, or term.
 
-Most naks have a random delay that grows with the number of deliveries. Only `returned` has no delay: the nak of a
-worker that stops before its claim is granted. In production, naks without a delay once redelivered a failing message a
+Most naks have a random delay that grows with the number of deliveries. Only the nak of a worker that stops before its
+claim is granted (`returned`) has no delay. In production, naks without a delay once redelivered a failing message a
 thousand times a second.
 """
 
@@ -37,13 +37,13 @@ MAX_SERVER_ERROR_AGE_S: Final = 2880.0
 or its command is reported as failed. Otherwise the stream would delete the message, an hour after it was published
 (protocol/notification.md#stream)."""
 MIN_SERVER_ERRORS: Final = 6
-"""Fewest deliveries of a message that counts as old. A message with fewer deliveries may only have waited while all
-workers were down."""
+"""Least number of deliveries for a message to count as old. A message with fewer deliveries may only have waited while
+all workers were down."""
 
 
 def _growing_s(num_delivered: int, first_s: float) -> float:
-    """Return a delay that grows with the number of deliveries. Nine tenths of the delay are random. The delay is never
-    zero, because a failing message would come back at once."""
+    """Return a delay in seconds that grows with the number of deliveries. Nine tenths of the delay are random. The
+    delay is never zero, because a failing message would come back at once."""
     return backoff.delay_s(num_delivered, first_s, MAX_DELAY_S, jitter=0.9)
 
 
@@ -63,11 +63,11 @@ def answer_to_claim(  # noqa: RET503 - the last row does not return
     message_age_s: float = 0.0,
     at_least_s: float = 0.0,
 ) -> Disposition:
-    """Return the answer for a claim that did not give us the command.
+    """Return the disposition of a message whose claim did not give the command to this worker.
 
     Args:
-        num_delivered: the number of deliveries of the message so far, with this one. Deliveries
-            that were returned because of `over_share` do not count (`Delivery.tries`).
+        num_delivered: the number of deliveries of the message so far, with this one. Deliveries that were returned
+            because of `over_share` do not count (`Delivery.tries`).
         message_age_s: seconds since the message was published.
         at_least_s: shortest delay after a server error (retry_pace.py).
     """
@@ -110,8 +110,8 @@ def no_free_slot() -> Disposition:
 
 
 def over_share(delay_s: float) -> Disposition:
-    """Return the nak for a command whose execution already has its share of the slots (NOETL_WORKER_EXECUTION_SHARE),
-    while other executions wait."""
+    """Return the nak for a command whose execution already uses its share of the worker's slots
+    (NOETL_WORKER_EXECUTION_SHARE), while other executions wait."""
     return Disposition(DispositionKind.OVER_SHARE, delay_s=delay_s)
 
 
@@ -121,8 +121,9 @@ def internal_error(num_delivered: int, cause: str) -> Disposition:
 
 
 def duplicate(seen: Seen, num_delivered: int) -> Disposition | None:
-    """Return the answer for a command that this worker already runs or has finished. Return None if an earlier delivery
-    of the same message is still in progress. JetStream then takes the answer to the earlier delivery for both."""
+    """Return the disposition of a message whose command this worker already runs or has finished. Return None if an
+    earlier delivery of the same message is still in progress. JetStream then takes the answer to the earlier delivery
+    for both."""
     if seen is Seen.REDELIVERED:
         return None
     if seen is Seen.FINISHED:
@@ -149,7 +150,8 @@ def system_pool(cause: str) -> Disposition:
 
 
 def not_a_notification(cause: str) -> Disposition:
-    """Return the term for bytes that are no notification. The bytes become a dead letter and are not redelivered."""
+    """Return the term for a message that is not a command notification. The message becomes a dead letter and is not
+    redelivered."""
     return Disposition(DispositionKind.NOT_A_NOTIFICATION, cause)
 
 
@@ -166,7 +168,8 @@ def returned() -> Disposition:
 def short_of_resources(
     dialect: Dialect, num_delivered: int, message_age_s: float, cause: str, *, can_return: bool, is_started: bool
 ) -> Disposition | None:
-    """Return the nak for a command that this machine lacked resources for, or None to report the command as failed.
+    """Return the nak for a command for which this machine lacked resources. Return None if the command must be reported
+    as failed.
 
     The command has had no effect yet. The command is reported as failed if its message is old (`_is_old`), or if the
     plane would refuse a second claim. A Rust plane refuses the claim if WORKER_ID is not set (`can_return` is false).

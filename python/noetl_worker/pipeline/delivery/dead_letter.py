@@ -1,4 +1,4 @@
-"""Messages that can never run, stored with the reason in a stream of their own.
+"""Dead letters: messages whose commands can never run, stored with the reason in a separate stream.
 
 A `term` alone would lose the message, so a dead letter with the message is stored first. A requeue publishes the
 message again before it removes the dead letter.
@@ -29,10 +29,10 @@ log = structlog.get_logger("noetl_worker.dead_letter")
 _MAX_TEXT_BYTES: Final = 65_536
 _EXCERPT_BYTES: Final = 4_096
 _MAX_BASE64_BYTES: Final = 512 * 1024
-"""Size in bytes of the largest message that a dead letter has as base64. The dead letter must fit into NATS' default
-max_payload of 1 MiB."""
+"""Size in bytes of the largest message that a dead letter contains in base64. The dead letter must fit into NATS'
+default max_payload of 1 MiB."""
 _REPLACEMENT: Final = "\ufffd"
-"""Character that stands for bytes that are not UTF-8."""
+"""Character that the decoder puts in place of bytes that are not UTF-8."""
 _OWN_FIELDS: Final = frozenset(
     (
         *("kind", "reason", "subject", "stream_sequence", "num_delivered", "worker_id", "kept_at", "headers"),
@@ -41,22 +41,22 @@ _OWN_FIELDS: Final = frozenset(
 )
 _REQUIRED: Final = ("kind", "reason", "subject")
 _CREDENTIAL_HEADER: Final = re.compile(r"(proxy-)?authorization|(set-)?cookie2?|x-.*token", re.IGNORECASE)
-"""Names of headers with credentials. These headers are left out of dead letters, because a reader of dead letters may
-not be allowed to use the credentials."""
+"""Pattern for the names of headers with credentials. These headers are left out of dead letters, because a reader of
+dead letters may not be allowed to use the credentials."""
 
 
 @dataclass(frozen=True, repr=False)
 class DeadLetters:
-    """Stores each message that can never run as a dead letter, so that an operator can examine or requeue the
-    message."""
+    """Writer of dead letters. It stores each message whose command can never run, so that an operator can examine or
+    requeue the message."""
 
     publish: Callable[[str, bytes, str], Awaitable[None]]
-    """Stores a dead letter (subject, body, message id) in JetStream, once for each id."""
+    """Async function that stores a dead letter (subject, body, message id) in JetStream, only once for each id."""
     worker_id: str
 
     async def store(self, delivery: Delivery, disposition: Disposition, ids: Mapping[str, object]) -> bool:
         """Store one message as a dead letter. Return False if JetStream did not store the dead letter. The caller must
-        then not terminate the message.
+        then not answer the message with term.
 
         Args:
             ids: the command's ids and the kind of its tool. Only the log has the kind of the tool, since `kind` in a
@@ -134,7 +134,7 @@ def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> by
 
 
 def _exact_text(data: bytes) -> str | None:
-    """Return the bytes as text. Return None if the bytes are too long, are not UTF-8, or have a U+FFFD: a reader could
+    """Decode the bytes without loss. Return None if they are too long, not UTF-8, or contain a U+FFFD: a reader could
     not tell this character from a replaced byte."""
     if len(data) > _MAX_TEXT_BYTES:
         return None
@@ -148,7 +148,7 @@ def _exact_text(data: bytes) -> str | None:
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     kind: str
-    """Value of a DispositionKind."""
+    """Kind of the disposition that made the message a dead letter: the value of a DispositionKind."""
     reason: str
     """Reason why the command can never run, with the plane's last answer if the plane gave one."""
     subject: str
@@ -163,7 +163,7 @@ class DeadLetter:
     headers_left_out: tuple[str, ...]
     """Names of headers that had a credential and were left out."""
     detail: Mapping[str, Any]
-    """Other known facts: execution_id, command_id, step, cause."""
+    """Other known facts about the command: execution_id, command_id, step, cause."""
 
     def known(self, name: str) -> str:
         """Return the id `name` (such as `execution_id`) from `detail` or from the message, or "" if neither has the
@@ -182,7 +182,7 @@ class DeadLetter:
         """Read a dead letter from the JSON that `pack` has made.
 
         Raises:
-            DocumentError: this is not a dead letter of noetl-worker.
+            DocumentError: the JSON is not a dead letter of noetl-worker.
         """
         fields = json_text.loads(body)
         if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in _REQUIRED):
@@ -229,13 +229,14 @@ def _full_data(fields: Mapping[str, Any], text: str) -> bytes | None:
 
 
 async def requeue(store: DeadLetterStore, stored: StoredMessage) -> tuple[str, str, int]:
-    """Publish the message again, unchanged and on its old subject, then remove the dead letter.
+    """Publish the dead letter's message again on its old subject, then remove the dead letter. The body is unchanged;
+    `Nats-*` headers are left out.
 
     A second requeue of the same dead letter (after a lost answer, or by another operator) publishes with the same
     message id. So JetStream drops the second message.
 
     Returns:
-        Subject, stream and sequence of the new message. JetStream has stored it.
+        Subject, stream and sequence of the new message, which JetStream has stored.
 
     Raises:
         DocumentError, JetStreamError: the dead letter was not removed; the text says what to do.

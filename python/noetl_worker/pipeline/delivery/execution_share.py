@@ -1,7 +1,7 @@
 """Limit on the slots that one execution may take while other executions wait (NOETL_WORKER_EXECUTION_SHARE).
 
-A command over the limit is returned with a delay, so that messages behind it are pulled. JetStream counts each return
-as a delivery. This worker does not count a return as a try.
+A command over the limit goes back to the stream for a while. So the worker can pull the messages behind it. JetStream
+counts each return as a delivery. This worker does not count a return as a try of the command.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from noetl_worker.remote.jetstream.delivery import Delivery
 OTHERS_S: Final = 2.0
 """Seconds for which a message of another execution is taken as a sign that other executions wait."""
 RETURNED_PER_SLOT: Final = 10
-"""Largest number of messages per slot that this worker returns within OTHERS_S. A returned message counts against the
-durable's max_ack_pending until it is redelivered."""
+"""Largest number of messages per slot that this worker returns to the stream within OTHERS_S. A returned message counts
+against the durable's max_ack_pending until it is redelivered."""
 _MOST_TRIES_KEPT: Final = 4096
 ResultT = TypeVar("ResultT")
 
 
 @dataclass(eq=False, repr=False)
 class ExecutionShare:
-    """Counts each execution's running commands and decides which deliveries are returned."""
+    """Counts each execution's running commands, and decides which deliveries are returned to the stream."""
 
     slots: int
     share: float
@@ -45,8 +45,8 @@ class ExecutionShare:
         """Stream sequence -> number of times this worker took the message."""
 
     def delay_s(self, execution_id: int, delivery: Delivery) -> float | None:
-        """Return the delay of the nak in seconds if this delivery is to be returned. Otherwise set the delivery's
-        `tries`, and return None: the worker runs the command."""
+        """Return the delay in seconds with which a delivery goes back to the stream, if its execution is over the
+        limit. Otherwise set the delivery's `tries`, and return None: the worker runs the command."""
         now = self.clock()
         if self._last[0] != execution_id:
             self._other = self._last

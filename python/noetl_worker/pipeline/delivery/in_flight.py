@@ -14,14 +14,15 @@ from typing import Final
 from noetl_worker.models.wire import CommandId
 
 NO_MESSAGE: Final = 0
-"""Value of `stream_sequence` for a command that came in no message: a dead process left its outcome, and this worker
-reports the outcome."""
+"""Value of `stream_sequence` for a command without a message: this worker only reports the outcome that a dead process
+left in the outbox."""
 
 
 class Seen(Enum):
     NEW = "new"
     REDELIVERED = "redelivered"
-    """The same message again after ack_wait. One answer settles both deliveries."""
+    """The same message, redelivered after ack_wait while its command is in flight here. One answer to JetStream settles
+    both deliveries."""
     PUBLISHED_AGAIN = "published_again"
     """Another message for a command in flight here (the plane published it twice, or two durables overlap)."""
     BEING_REPORTED = "being_reported"
@@ -31,12 +32,13 @@ class Seen(Enum):
 
 
 class InFlight:
-    """The commands of this process by id. The id of one command may arrive both as a number and as a text
-    (protocol/notification.md#message).
+    """Commands that this process runs or has just finished, by command id. The id of one command may arrive both as a
+    number and as a string (protocol/notification.md#message).
 
     Args:
-        remember_s: fewest seconds for which a finished command is remembered. Two ack_waits are enough: after a lost
-            ack, the message is redelivered within one ack_wait. A later duplicate costs one claim (409).
+        remember_s: shortest time in seconds for which a finished command is remembered. Two ack_waits are enough: after
+            a lost ack, the message is redelivered within one ack_wait. A later duplicate costs one claim request, which
+            the plane refuses (409).
     """
 
     def __init__(self, remember_s: float = 60.0, *, clock: Callable[[], float] | None = None) -> None:
@@ -61,7 +63,7 @@ class InFlight:
         return Seen.FINISHED if key in self._finished or key in self._finished_before else Seen.NEW
 
     def enter(self, command_id: CommandId, stream_sequence: int) -> None:
-        """Mark the command as in flight until `leave`."""
+        """Mark a command as in flight until `leave` is called with the same arguments."""
         key = command_id if type(command_id) is int else _key(command_id)
         if key in self._active:
             self._active[key].append(stream_sequence)
@@ -83,14 +85,15 @@ class InFlight:
         self._finished.add(command_id if type(command_id) is int else _key(command_id))
 
     def _forget_old(self, now: float) -> None:
-        """Start a new period of `remember_s`. Drop the commands that finished before the period that ends now."""
+        """Forget the commands that finished at least `remember_s` ago. Keep newer finished commands for one more
+        period."""
         is_older = now - self._turned_at >= 2 * self._remember_s
         self._finished_before = set() if is_older else self._finished
         self._finished, self._turned_at = set(), now
 
 
 def _key(command_id: CommandId) -> CommandId:
-    """Return an id as a number if it is decimal: `7` and `"7"` are the same command. A number also takes half the
-    memory of a text, and many finished ids are remembered."""
+    """Return a decimal id as a number, any other id as a string: `7` and `"7"` are the same command. A number also
+    takes half the memory of a string, and many finished ids are remembered."""
     text = str(command_id)
     return int(text) if text.isdecimal() else text

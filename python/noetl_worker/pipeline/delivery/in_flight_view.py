@@ -54,7 +54,7 @@ class InFlightView:
 
 
 def _command(progress: Progress, now: float) -> dict[str, Any]:
-    """Return the fields of one delivery. The fields include no ids until the notification is decoded."""
+    """Return the JSON fields of one delivery. They have no ids until the delivery's notification is decoded."""
     command = progress.command
     found: dict[str, Any] = {
         "stage": progress.stage.name.lower(),

@@ -53,12 +53,13 @@ class _Beat:
     """True once an `in_progress` or a heartbeat was late, so that another worker may have the command. The value stays
     True, even if all later ones are in time."""
     deliveries: int = 1
-    """Number of deliveries with this reply subject. Two are possible, since a recreated durable counts from 1 again."""
+    """Number of open deliveries with this reply subject. Two deliveries can have the same reply subject, because a
+    recreated durable numbers its deliveries from 1 again."""
 
 
 class InProgress:
-    """The deliveries without an answer yet. The main loop adds and removes deliveries. The keepalive thread sends
-    `in_progress` for each, so that JetStream does not redeliver the message."""
+    """The deliveries that JetStream has no answer to yet. The main loop adds and removes deliveries. The keepalive
+    thread sends `in_progress` for each, so that JetStream does not redeliver the message."""
 
     def __init__(self, ack_wait_s: float) -> None:
         self.ack_wait_s = ack_wait_s
@@ -256,7 +257,7 @@ class Keepalive:
             await client.close()
 
     async def _registry(self, client: ControlPlaneClient) -> None:
-        """Register once the plane answers, then send heartbeats until cancelled."""
+        """Register the worker with the plane as soon as the plane answers, then send heartbeats until cancelled."""
         self._registered = await self._registration(client)
         await self._registered.run(self._settings.heartbeat_interval_s)
 

@@ -1,9 +1,10 @@
-"""The pools whose commands run here. A notification that names another pool is not claimed.
+"""The pools whose commands this worker runs. A notification for another pool is not claimed.
 
-Such a notification arrives when the durable's filters differ from the settings (protocol/notification.md#durable), or
-when two pools share a durable. The pool `system` is different: a filter for all pools brings its commands to every
-durable, but only workers of that pool can run them. The Rust plane 3.54.0 grants the claim of its command
-`__orchestrate__` to any worker, and reports the running execution as FAILED if that command fails (both were seen).
+A notification for another pool arrives when the durable's filters differ from the settings
+(protocol/notification.md#durable), or when two pools share a durable. The pool `system` is different: a filter for all
+pools also matches its commands, but only workers of that pool can run them. The Rust plane 3.54.0 lets any worker claim
+the system command `__orchestrate__`. If that command fails, the plane reports the running execution as FAILED (both
+were seen).
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class PoolRefusal:
 
     cause: str
     is_passed_over: bool = False
-    """True for the pool `system` when the worker's own filter matched it. Another durable serves that pool, so this
-    copy is acknowledged."""
+    """True for a command of the pool `system` that the worker's own filter matched. Another durable serves that pool,
+    so this worker acknowledges the message without running the command."""
 
 
 class Pools:

@@ -15,7 +15,7 @@ from noetl_worker.remote.jetstream.delivery import Delivery
 
 log = structlog.get_logger("noetl_worker.settle")
 _NOT_STORED_DELAY_S: Final = 30.0
-"""Delay of the nak for a message whose dead letter could not be stored."""
+"""Delay in seconds of the nak for a message whose dead letter could not be stored."""
 _NOT_ANSWERED_ADVICE: Final = "do nothing: JetStream delivers the message again, and it is then answered"
 
 

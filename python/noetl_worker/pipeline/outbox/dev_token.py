@@ -1,7 +1,7 @@
-"""A file with the bearer token of a running `dev`, for the user's other commands and for a worker that joins the plane.
+"""A file with the bearer token of a running `noetl-worker dev`, for the user's other commands and for joining workers.
 
 The file's name has the port of the control plane, so a command finds the file by the plane's address. A killed `dev`
-leaves its file behind. The token in it is then no longer valid.
+leaves its file behind. The token in the file is then no longer valid.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def token_file(server_url: str) -> Path:
 
 
 def find_token_file(server_url: str) -> Path | None:
-    """Return the token file of this user's `dev` at this address, or None if there is no such file.
+    """Return the token file of this user's `noetl-worker dev` at this address, or None if there is no file.
 
     Raises:
         OSError: the file cannot be read, or others can access it; the text says what to do.
@@ -41,7 +41,7 @@ def find_token_file(server_url: str) -> Path | None:
 
 @contextmanager
 def token_in_file(server_url: str, token: str) -> Iterator[None]:
-    """Write the token to its file, and delete the file at the end of the block.
+    """Write the token to the token file of this server, and delete the file at the end of the `with` block.
 
     Raises:
         OSError: the file cannot be written, or others can access its directory; the text says what to do.

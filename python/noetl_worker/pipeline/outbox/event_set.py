@@ -77,16 +77,17 @@ class EventSet:
     above: int = 0
     """Lower bound for `own_id`: the highest id that the plane has given to this command's events."""
     rescues: str | None = None
-    """Id of the batch that this set replaces, because the plane stored the batch and never processes it."""
+    """Id of the batch that this set replaces, because the plane stored the batch but will never process it."""
     created_at: float = 0.0
-    """Unix time in seconds; 0 becomes the present time. Monotonic time would not outlive the process."""
+    """Time at which the set was made, in Unix seconds; 0 becomes the present time. Monotonic time would not outlive the
+    process."""
     was_tried: bool = False
     """True if the next request may have been sent before, perhaps by a dead process. The answer "duplicate" then means
     that the plane has our event. A result store may still be processing the earlier request."""
     is_rescue: bool = False
-    """True if the plane has confirmed that it never processes the batch `rescues`. The set is then sent without asking
-    the plane for the claim. A row of the outbox does not have this value: the worker that reads the row asks the plane
-    again."""
+    """True if the plane has confirmed that it will never process the batch `rescues`. The set is then sent even when
+    late, without asking the plane who has the claim. This value is not in a row of the outbox: the worker that reads
+    the row asks the plane about the batch again."""
     unstored: str = ""
     """Reason why the result store did not take the result, or ""."""
     kind: str = ""
@@ -96,12 +97,13 @@ class EventSet:
     rules: DialectRules = field(init=False, repr=False)
     parts: tuple[EventRequest, ...] = field(init=False)
     part: EventRequest = field(init=False)
-    """The next request of events, or the last request if all are accepted. A result for the result store is sent before
-    this request."""
+    """The next request with events, or the last such request if all are accepted. A result for the result store is sent
+    before this request."""
     is_open: bool = field(init=False)
     """True if a request is left to be sent."""
     key: str = field(init=False)
-    """Name of the set, one for each claim. A failure that replaces a refused outcome has the same key."""
+    """Key of the set in the outbox: worker id and event id, which name the claim. A failure that replaces a refused
+    outcome has the same key."""
 
     def __post_init__(self) -> None:
         self.created_at = self.created_at or time.time()
@@ -137,7 +139,7 @@ class EventSet:
 
     @property
     def has_own_id(self) -> bool:
-        """True if the worker gives the next event its id (Rust plane)."""
+        """True if the worker, not the plane, chooses the id of the next event (Rust plane)."""
         return self.part.has_own_id and self.report.upload is None
 
     @property
@@ -170,11 +172,11 @@ class EventSet:
     # ── answers to the requests ──
 
     def accepted(self, answer: JsonValue) -> None:
-        """Note that the next request was accepted.
+        """Note that the plane or the result store has accepted the next request, and go on to the request after it.
 
         Args:
-            answer: the plane's answer as JSON. The result store's answer has the reference for the events. Any other
-                answer has event ids, and the highest id is noted.
+            answer: the answer to the request, as JSON. The result store's answer has a reference, which the events then
+                have instead of the result. Any other answer has event ids, and the highest id is noted.
         """
         self.was_tried = False
         if self.report.upload is not None:
@@ -225,10 +227,10 @@ class EventSet:
         self.part = self.parts[self.sent]
 
     def copy_before_request(self, sent: int) -> EventSet:
-        """Return a copy of the set that sends the last requests again, from the request `sent` on.
+        """Return a copy of the set that sends request number `sent` and all later requests again.
 
         Args:
-            sent: the number of the first request that is sent again; the numbers begin at 0.
+            sent: index of the first request to send again, from 0.
         """
         return replace(self, sent=sent, own_id=0, was_tried=False, is_rescue=self.rescues is not None)
 
@@ -245,7 +247,7 @@ class EventSet:
     # ── the row in the outbox ──
 
     def packed(self) -> tuple[bytes, bytes | None]:
-        """Return the row for the outbox, and the data for the result store or None."""
+        """Return the set as a row of the outbox, and the data that the result store has yet to get, or None."""
         report, upload, loop = self.report, self.report.upload, self.loop
         row: dict[str, object] = {"dialect": self.dialect.value, "kind": self.kind}
         row.update((name, getattr(self, name)) for name in _SET_NAMES)

@@ -24,8 +24,8 @@ HAS_LOCKS: Final = fcntl is not None
 _VERSION: Final = 1
 """The `PRAGMA user_version` of a file that this worker writes."""
 _WITH_BATCHES: Final = 2
-"""Version of a file in which an earlier version of the worker also stored accepted batches. This worker deletes such
-batches with the file."""
+"""Version of the files of an earlier worker, which also stored accepted batches in them. This worker deletes such
+batches together with the file."""
 # `data` is for the result store. It has its own column, so that reading a row does not parse the data.
 _TABLE: Final = (
     "BEGIN; CREATE TABLE event_sets (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, place TEXT NOT NULL,"
@@ -34,7 +34,7 @@ _TABLE: Final = (
 
 
 class OutboxRow(NamedTuple):
-    """A row of the outbox, without its contents."""
+    """Row of the outbox, without the event set and the data that the row stores."""
 
     key: str
     command_id: str
@@ -129,7 +129,7 @@ class OutboxFile:
             self._database.execute("INSERT OR REPLACE INTO event_sets VALUES (?, ?, ?, ?, ?)", row)
 
     def get(self, key: str) -> tuple[bytes, bytes | None]:
-        """Return the contents and the data of a row, which must exist."""
+        """Return a row's packed event set, and its data for the result store or None. The row must exist."""
         query = "SELECT row, data FROM event_sets WHERE key = ?"
         row, data = self._database.execute(query, (key,)).fetchone()
         return row, data
@@ -141,7 +141,7 @@ class OutboxFile:
     # ── closing ──
 
     def close(self, *, is_empty: bool) -> None:
-        """Give up the lock. An empty file is deleted; any other file is left for the next worker.
+        """Close the file and release its lock. An empty file is deleted; any other file is left for the next worker.
 
         Args:
             is_empty: True if no row is left to be sent.
@@ -182,12 +182,12 @@ def require_version(database: sqlite3.Connection, path: Path) -> int:
 
 
 def _database_files(path: Path) -> list[Path]:
-    """Return the paths of the database file and of SQLite's files beside it."""
+    """Return the paths of the database file and of the `-wal` and `-shm` files that SQLite makes beside it."""
     return [path.with_name(f"{path.name}{ending}") for ending in ("", "-wal", "-shm")]
 
 
 def take_lock(lock: IO[bytes], *, is_shared: bool = False) -> bool:
-    """Take the lock until the file is closed. Return False if another process has it."""
+    """Lock an open file until the file is closed. Return False if another process holds the lock."""
     try:
         fcntl.flock(lock, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -28,8 +28,8 @@ full outbox in minutes."""
 _ROOM_AGAIN: Final = 0.9
 """Fraction of the limits below which a full outbox has room again. With 1.0, pulling would stop and start often."""
 _MOST_FILES: Final = 32
-"""Largest number of adopted files at a time. Each file takes four descriptors, and a worker that keeps crashing leaves
-many files."""
+"""Largest number of files of dead processes that this process has open at a time. Each file takes four descriptors, and
+a worker that keeps crashing leaves many files."""
 _FULL_ADVICE: Final = "see `events_not_accepted` for the reason: the worker pulls again once the plane accepts events"
 _UNWRITABLE_ADVICE: Final = (
     "make NOETL_WORKER_OUTBOX_DIR a writable directory with free space; until then outcomes are in memory only"
@@ -85,7 +85,8 @@ class Outbox:
     # ── the sets of this process ──
 
     def oldest_s(self) -> float:
-        """Return the seconds since this process wrote or adopted its oldest row, or 0 if there is no row."""
+        """Return the age of the oldest row in seconds, since this process wrote or adopted it. Return 0 if there is no
+        row."""
         return time.monotonic() - next(iter(self._rows.values())).since if self._rows else 0.0
 
     @property
@@ -103,7 +104,8 @@ class Outbox:
         return event_set.key in self._rows
 
     def write(self, event_set: EventSet) -> bool:
-        """Write the set with the requests that are not accepted yet. Return False if the set is in memory only."""
+        """Write the set, with its requests that are not accepted yet, to disk. Return False if the set is in memory
+        only."""
         key = event_set.key
         if self._is_off or (self.is_full and key not in self._rows):
             return False
@@ -122,8 +124,8 @@ class Outbox:
         return True
 
     def accepted(self, event_set: EventSet) -> None:
-        """Write the rest of a set after one of its requests was accepted. If no request is left, delete the set's
-        row."""
+        """Update the outbox after one request of a set was accepted: write the set's other requests, or delete the row
+        if none is left."""
         is_written = event_set.key in self._rows
         if event_set.is_open and (is_written or self.writes_first):
             self.write(event_set)
@@ -131,7 +133,7 @@ class Outbox:
             self.drop(event_set)
 
     def drop(self, event_set: EventSet) -> None:
-        """Delete a set that is accepted, refused for good, or no longer ours."""
+        """Delete the row of a set that is accepted or refused for good, or whose command this worker no longer has."""
         key = event_set.key
         if self.unwritten:
             self._count_unwritten(key, is_written=True)
@@ -144,7 +146,8 @@ class Outbox:
         self._forget_row(key)
 
     def close(self) -> None:
-        """Give up the locks of all files. Empty files are deleted; other files are left for the next worker."""
+        """Close all files and release their locks. Empty files are deleted; other files are left for the next
+        worker."""
         with_rows = {row.file for row in self._rows.values()}
         for file in [*self._rows_left, *([self._own] if self._own is not None else [])]:
             self._close(file, is_empty=file not in with_rows)
@@ -172,8 +175,8 @@ class Outbox:
         return rows
 
     def load(self, key: str) -> EventSet | None:
-        """Return an adopted set, or None if its row is gone or cannot be read. A row that cannot be read is logged, and
-        stays on disk."""
+        """Return the event set of a row from a dead process, or None if the row is gone or cannot be read. A row that
+        cannot be read is logged, and stays on disk."""
         if key not in self._rows:  # this process ran the same claim, and its outcome was accepted meanwhile
             return None
         file = self._rows[key].file

@@ -27,7 +27,7 @@ class StoredOutcome:
 
     file: Path
     is_owned: bool
-    """True if the process of the file is alive. Otherwise the next worker of this directory takes the file over."""
+    """True if a live process has locked the file. Otherwise the next worker of this directory takes the file over."""
     command_id: str
     place: str
     size: int

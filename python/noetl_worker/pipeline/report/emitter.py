@@ -1,9 +1,9 @@
 """Reporting: sends the requests of an event set until the plane has accepted every request.
 
-The plane's rules give the meaning of an answer (`judge`). An event set that the plane does not accept is written to the
-outbox. The command then gives up its slot, because the set is safe on disk and may wait for long. LATE_S after
-the worker began to send the set, the set is late. A late set is sent only after the plane has confirmed that this
-worker still has the command. The set is late again LATE_S after this answer.
+The plane's rules give the meaning of an answer (`judge`). If the plane does not accept a request, the event set is
+written to the outbox. The command then gives up its slot, because the set is safe on disk and may wait for long. A set
+is late LATE_S seconds after the worker began to send it. A late set is sent only after the plane has confirmed that
+this worker still has the command. After this confirmation, the worker has LATE_S again.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Emitter:
             raise
 
     async def stop(self) -> None:
-        """Stop the planes' background requests about terminal events."""
+        """Stop the background tasks in which the worker asks planes about terminal events."""
         for outcomes in self.outcomes.values():
             await outcomes.stop()
 
@@ -189,7 +189,8 @@ class Emitter:
                 sending.known_until = -math.inf
 
     async def _wait(self, event_set: EventSet, sending: Sending, answer: Response | None, reason: str) -> None:
-        """Sleep until the next try. Raise Interrupted when the grace period is over."""
+        """Write the set to the outbox, then sleep until the next try. Raise Interrupted when the grace period is
+        over."""
         self._write(event_set, sending)
         metrics.EVENT_EMIT_RETRIES.labels(event_set.last_event).inc()
         header_s = retry_after_s(answer) if answer is not None else None
@@ -224,8 +225,8 @@ class Emitter:
             sending.leave()
 
     async def _refused(self, plane: Plane, event_set: EventSet, answer: Response, sending: Sending) -> None:
-        """Handle the final refusal of a request. If the events were too large for the plane, move the result out of the
-        events. Otherwise raise ServerRefused."""
+        """Handle the plane's final refusal of a request. If the events were too large for the plane, move the result
+        out of the events and return. Otherwise raise ServerRefused."""
         limit = event_set.rules.batch_limit(answer.body)
         if limit is not None:
             plane.server.batch_bytes = limit
@@ -272,7 +273,7 @@ class Emitter:
     async def _try(
         self, plane: Plane, event_set: EventSet, sent: bytes, patience_s: float | None, sending: Sending
     ) -> tuple[Response | None, SendStatus, str]:
-        """Send the next request once. Return the answer (None without one), the answer's meaning, and the reason why
+        """Send the set's next request once. Return the plane's answer or None, the answer's meaning, and the reason why
         the request is not accepted."""
         first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.part
         try:

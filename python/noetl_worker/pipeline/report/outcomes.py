@@ -18,19 +18,20 @@ class Outcomes(Protocol):
     dialect: Dialect
 
     def assign_event_id(self, end: EventSet) -> None:
-        """Give the next event its id, if the plane takes the id from the worker."""
+        """Set the id of the set's next event, if the plane takes the id from the worker."""
 
     async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
-        """Ask the plane's records what an unclear answer (NOT_CLEAR) meant. Return ACCEPTED, PASSING or UNCERTAIN."""
+        """Ask the plane's records what an unclear answer (NOT_CLEAR) meant. Return ACCEPTED (the plane has the events),
+        PASSING (send again) or UNCERTAIN (send again for a limited time)."""
 
     def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:
         """Note that the plane has accepted the next request of these events."""
 
     async def is_stored(self, plane: Plane, end: EventSet) -> bool:
-        """Return whether the plane has stored these events, although their request had no answer.
+        """Return whether the plane has stored these events, although the worker got no answer to their request.
 
-        If the plane has stored the events, the request is noted as accepted. On the Python plane, the set may instead
-        become a replacement of the stored batch. The replacement is still to be sent.
+        If so, the set's next request is marked as accepted. On the Python plane, the set may instead become a
+        replacement of a stored batch that the plane will never process. The replacement is still to be sent.
         """
 
     async def stop(self) -> None: ...

@@ -36,18 +36,18 @@ _MAX_GROWTH: Final = 6
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
 _MAX_OUTPUT_CHARS: Final = 8_192
-"""Most characters of an output stream that are reported. A secret up to this length is never cut in half."""
+"""Most characters of stdout or stderr that a report includes. A secret up to this length is never cut in half."""
 _MAX_ANSWER_CHARS: Final = 2_000
 _NULL_KIND: Final = "transform"
 _MAX_SKIPPED: Final = 20
-"""Most skipped cases that are listed. A thousand would exceed the event budget."""
+"""Largest number of skipped cases that a report lists. A thousand would exceed the event budget."""
 
 
 async def report(command: Command, result: ToolResult, decision: CaseDecision, rules: FitRules) -> Report:
     """Return the report of a tool that returned a result (docs/delivery.md).
 
-    A matched action other than `fail` handles the tool's error. An error that no case handled is reported in the way of
-    the plane's own worker, because playbooks rely on it. The Python plane gets call.error. The Rust plane gets
+    A matched action other than `fail` handles the tool's error. An error that no case handled is reported as the
+    plane's own worker reports it, because playbooks rely on that. The Python plane gets call.error. The Rust plane gets
     call.done with the error's status, and the playbook goes on (protocol/events.md#rust-plane). If a task of a list
     raised the error, both planes get call.error (recorded: error-sql-sequence).
     """
@@ -87,8 +87,7 @@ async def report_failure(command: Command, failure: ToolResult, rules: FitRules)
 
 
 def refused_report(refused: Report, error: ServerRefused) -> Report:
-    """Return the report of a failure without any result. This report replaces a report whose events the plane will
-    never accept."""
+    """Return a report of failure, without the result, in place of a report whose events the plane will never accept."""
     answer_text = redaction.excerpt(error.body, 500)  # a plane may quote the text it received
     text = f"the control plane refused the outcome of this command ({error.status}): {answer_text}"
     context = {"status": "error", "error": text}
@@ -154,12 +153,14 @@ def _drop_texts(note: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _redacted_start(text: str, chars: int, rules: FitRules) -> str:
-    """Return the redacted start of a text. A longer part is redacted, then cut: half a secret would not be found."""
+    """Return the first `chars` characters of a text, with secrets redacted. The redaction covers more text than is
+    returned, because it does not recognize a secret that was cut in half."""
     return _clean(redaction.first_chars(text, 4 * chars), rules)[:chars]
 
 
 def _redacted_end(text: str, rules: FitRules) -> str:
-    """Return the redacted end of a text. A longer part is redacted, then cut: half a secret would not be found."""
+    """Return the last characters of a text, with secrets redacted. The redaction covers more text than is returned,
+    because it does not recognize a secret that was cut in half."""
     if len(text) > 2 * _MAX_OUTPUT_CHARS:
         end = text[-2 * _MAX_OUTPUT_CHARS :].encode("utf-8", "surrogatepass")
         text = redaction.drop_half_at_start(end).decode("utf-8", "surrogatepass")
@@ -182,8 +183,8 @@ def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:
 
 
 async def _add_exit(report: Report, action: Exit, rules: FitRules) -> Report:
-    """Return the report with the status and data of a case's `exit`, redacted. If the data do not fit into the event,
-    the command fails."""
+    """Return the report with the status and data that a case's `exit` gives, redacted. If the data do not fit into the
+    event, the command fails."""
     fitted = await _fit(action.data, rules)
     if has_null(fitted.body):
         refusal = (await _nulls(fitted.body)).refusal("the data of this case's exit")
@@ -197,7 +198,8 @@ async def _add_exit(report: Report, action: Exit, rules: FitRules) -> Report:
 
 
 async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> Report:
-    """Fit one result to the plane's events.
+    """Return a report of the result that fits into the plane's events. A large result becomes a preview and an upload
+    to the result store.
 
     Args:
         result: a result of any status. The message of a failure becomes part of the context.
@@ -255,8 +257,8 @@ def _too_large(command: Command, size: int, most: int, stored: int = 0) -> str:
 
 
 async def _drop_data(command: Command, result: ToolResult, reason: str, rules: FitRules) -> Report:
-    """Return the report without the result's data, because the data are too large for a later command. A success
-    becomes a failure; a failure keeps its text."""
+    """Return the report without the result's data, because the data are too large to be given to a later command. A
+    success becomes a failure; a failure keeps its error text."""
     bare = replace(result, data=None, stdout=None, stderr=None)
     if result.status is ToolStatus.SUCCESS:
         return await _failed(command, bare, reason, "resource", rules)

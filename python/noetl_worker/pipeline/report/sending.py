@@ -35,9 +35,9 @@ class Sending:
     """Monotonic time until which this worker surely has the command."""
     outside: Callable[[], AbstractContextManager[None]] | None = None
     """Returns a context manager (Slots.waiting) that gives up the command's slot while it is open. None for an outcome
-    that no delivery waits for: its command has no slot."""
+    from a dead process, whose command has no slot here."""
     left: AbstractContextManager[None] | None = None
-    """The open context manager from `outside`, while the slot is given up."""
+    """Context manager that `outside` returned, open while the slot is given up. None while the command has its slot."""
     tries: int = 0
     uncertainty: Uncertainty = field(default_factory=Uncertainty)
 
@@ -66,6 +66,6 @@ class Sending:
             self.uncertainty.reset()
 
     def reset(self) -> None:
-        """Count the tries from 0 again, because the next request begins."""
+        """Reset the number of tries to 0 before the next request of the set."""
         self.tries = 0
         self.uncertainty.reset()

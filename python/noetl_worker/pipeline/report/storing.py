@@ -15,10 +15,11 @@ from noetl_worker.remote.transport.transport import Response
 async def try_to_store(
     plane: Plane, event_set: EventSet, upload: Upload, patience_s: float | None
 ) -> tuple[Response | None, SendStatus, str]:
-    """Send a result to the result store once. Return the answer or None, its meaning, and why the result is not stored.
+    """Send a result to the result store once. Return the store's answer or None, its meaning, and the reason why the
+    result is not stored.
 
-    The Python plane may still be processing a PUT that got no answer. A second PUT would delay every client for the
-    same time again (protocol/results.md#redaction). So the worker sends no second PUT.
+    The Python plane may still be processing a PUT that got no answer. A second PUT would block the plane for all
+    clients for the same time again (protocol/results.md#redaction). So the worker sends no second PUT.
     """
     execution_id, may_still_run = event_set.execution_id, event_set.rules.may_still_store
     if event_set.was_tried and may_still_run:

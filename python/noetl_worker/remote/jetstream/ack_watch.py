@@ -34,11 +34,9 @@ class AckWatch:
         return _REASON if self._outage.is_on else None
 
     async def look(self, durable: Durable) -> None:
-        """Try an acknowledgement if NATS refused an earlier acknowledgement. Log when refusals begin and when refusals
-        end.
+        """Test whether NATS accepts acknowledgements again, if it has refused one. Log when refusals begin and end.
 
-        The tried acknowledgement names a message that does not exist. So the acknowledgement changes nothing in
-        JetStream.
+        The test acknowledges a message that does not exist, so it changes nothing in JetStream.
 
         Raises:
             JetStreamError: there is no connection.

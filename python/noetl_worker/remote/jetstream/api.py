@@ -83,7 +83,7 @@ async def ask(
 
 
 def _no_answer(client: Client, subject: str, error: BaseException) -> str:
-    """Return the error text for a request that JetStream did not answer. If NATS forbids the request, the refusal is in
+    """Return the error text for a request that JetStream did not answer. If NATS forbids the request, the reason is in
     `client.last_error`, not in `error`."""
     seen = str(client.last_error or "")
     if "permissions violation" in seen and (subject.lower() in seen.lower() or "subscription" in seen):
@@ -98,7 +98,7 @@ def _no_answer(client: Client, subject: str, error: BaseException) -> str:
 async def ask_if_there(
     client: Client, subject: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S
 ) -> dict[str, Any] | None:
-    """Send one request as `ask` does, but return None if the requested object does not exist."""
+    """Send one request to JetStream's API as `ask` does, but return None if the requested object does not exist."""
     try:
         return await ask(client, subject, body, timeout_s=timeout_s)
     except ApiRefused as refused:
@@ -108,7 +108,8 @@ async def ask_if_there(
 
 
 async def owning_stream(client: Client, *subjects: str) -> str | None:
-    """Return the stream that owns one of these subjects, or None. The subjects are tried in their order."""
+    """Return the name of the stream that owns one of the subjects, or None. The subjects are tried in the given
+    order."""
     for subject in subjects:
         names = (await ask(client, "STREAM.NAMES", {"subject": subject})).get("streams")
         if names:

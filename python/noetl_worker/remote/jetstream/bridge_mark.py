@@ -1,5 +1,8 @@
-"""Mark that a bridge writes into the metadata of the stream of commands. The mark tells workers that a bridge publishes
-commands to the stream."""
+"""A bridge's mark in the metadata of the stream of commands. The mark tells workers that a bridge publishes to this
+stream.
+
+A bridge is a process that brings the commands of a plane without NATS into this stream.
+"""
 
 from __future__ import annotations
 

@@ -58,7 +58,8 @@ class _Json:
 
     @staticmethod
     def loads(data: bytes | str) -> dict[str, Any]:
-        """Return the JSON object in `data`. Raises UnreadableAnswer if `data` has no object, or too many values."""
+        """Return the JSON object in `data`. Raise UnreadableAnswer if `data` is not a JSON object, or has too many
+        values."""
         raw = data.encode() if isinstance(data, str) else data or b""
         if sum(map(raw.count, (b",", b"[", b"{"))) > _MOST_VALUES:
             raise UnreadableAnswer(f"the server's answer has more than {_MOST_VALUES:,} JSON values: ask for less")
@@ -245,8 +246,8 @@ class Client(LibraryClient):
             await super()._process_msg(sid, subject, reply, data, headers)
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        """Return the headers, or None if the headers are unreadable. If this method raised an error, any publisher
-        could end the connection."""
+        """Return a message's headers, or None if they are unreadable. If an error were raised here, any publisher could
+        end the connection with bad headers."""
         try:
             return await super()._process_headers(headers)
         except (ValueError, IndexError):

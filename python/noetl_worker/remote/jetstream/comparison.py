@@ -1,8 +1,8 @@
 """Comparison of the existing stream and durable with the settings.
 
-The comparison is a list of ComparedField. A configuration field with a setting has its own entry, and can be changed in
-place (tried against nats-server 2.15.1). All other fields that a worker needs, or that can lose messages, share one
-entry.
+The comparison is a list of ComparedField. Each configuration field that a setting determines has its own entry, and can
+be changed in place (tried against nats-server 2.15.1). All other fields that a worker needs, or that can lose messages,
+share one entry.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class ComparedField:
 
     @property
     def change(self) -> str:
-        """IN_PLACE or BY_HAND."""
+        """Way to correct the difference: IN_PLACE (`noetl-worker nats ensure --apply` does it) or BY_HAND (an operator
+        must)."""
         return BY_HAND if self.patch is None else IN_PLACE
 
     @property
@@ -135,7 +136,7 @@ def new_durable(settings: Settings, first: int | None = None) -> dict[str, Any]:
 
 
 class _Rule(NamedTuple):
-    """Requirement on a configuration field for which there is no setting, such as `ack_policy`."""
+    """Requirement on a configuration field that no setting determines, such as `ack_policy`."""
 
     field: str
     is_right: Callable[[Any], bool]
@@ -148,7 +149,7 @@ def _is_unlimited(value: Any) -> bool:
 
 
 def _allows(least: int) -> Callable[[Any], bool]:
-    """Return a function that tells whether a limit is unset or at least `least`."""
+    """Return a function that tells whether a limit in a configuration is unset or at least `least`."""
     return lambda value: not value or value >= least
 
 
@@ -206,7 +207,8 @@ def stream_rows(
 
 
 def dead_letter_rows(config: Mapping[str, Any]) -> list[ComparedField]:
-    """Return a comparison with one entry: whether the stream of dead letters can lose a dead letter."""
+    """Return a comparison of the dead-letter stream with one entry. It is a difference if the stream can lose a dead
+    letter."""
     return [_other_fields(config, _DEAD_LETTER_RULES)]
 
 
@@ -275,8 +277,8 @@ def _shown(field: str, value: Any) -> str:
 
 
 def _absent(row: ComparedField) -> ComparedField:
-    """Return a copy of the comparison for a stream or durable that does not exist. The copy is a difference without a
-    server's value, and never fatal."""
+    """Return a copy of a comparison's entry, changed for a stream or durable that does not exist: `have` is None, and
+    the entry is a difference that is never fatal."""
     return replace(row, have=None, agrees=False, is_fatal=False, patch=row.patch or {})
 
 

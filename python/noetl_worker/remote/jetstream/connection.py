@@ -39,7 +39,8 @@ _CREDS: Final = (
 )
 """Template of a .creds file. The login's JWT and seed are filled in."""
 _ENDS: Final = (nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError, OSError)
-"""Errors that end an open connection."""
+"""Errors with which nats-py reports that an open connection ended. They are logged at level debug only, because the
+line `nats_disconnected` reports the outage."""
 _SHOWN: Final = ("NATS_CERT", "NOETL_TLS_CLIENT_CERT", "NATS_CREDS", "NATS_JWT")
 """Settings whose credentials are checked for expiry if a connect fails. NATS refuses expired credentials without a
 reason: the client sees only "unexpected EOF"."""

@@ -90,7 +90,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """State of a durable, as one check of the durable found it."""
+    """State of a durable, as the function `look` last found it."""
 
     pending: int
     """Number of the durable's messages that no worker has received yet."""
@@ -102,7 +102,8 @@ class Look:
     pause_left_s: float = 0.0
     """Remaining seconds of an operator's pause, in which JetStream delivers nothing. 0 without a pause."""
     trouble: str | None = None
-    """Reason why no worker should use the durable (it delivers nothing, or another pool's commands), or None."""
+    """Reason why workers should not use the durable (it delivers nothing, or another pool's commands). None if they can
+    use it."""
 
 
 # ── at the start ────────────────────────────────────────────────────────────────────────────────
@@ -305,8 +306,8 @@ def _durable(stream: str, info: Mapping[str, Any]) -> Durable:
 
 
 async def apply(client: Client, found: Found, settings: Settings, first: int | None = None) -> list[str]:
-    """Make the stream, the durable and the bucket of start notes if missing. Change the fields that JetStream can
-    change in place.
+    """Make the stream, the durable and the bucket of start notes (start_notes.py) if missing. In an existing stream or
+    durable, correct the fields that JetStream can change in place.
 
     A change of the durable affects every worker that pulls from the durable. Return one line of text for each change.
 
@@ -337,8 +338,8 @@ async def apply(client: Client, found: Found, settings: Settings, first: int | N
 
 
 def _changes(rows: Sequence[ComparedField]) -> list[ComparedField]:
-    """Return the differences that can be corrected in place. Return no differences while an operator has to correct a
-    fatal difference."""
+    """Return the entries that `apply` can correct in place. Return none while an operator has to correct a fatal
+    difference."""
     differing = [row for row in rows if not row.agrees]
     if any(row.is_fatal and row.patch is None for row in differing):
         return []
@@ -396,7 +397,7 @@ async def look(client: Client, durable: Durable, settings: Settings) -> Look:
 
 def _watch_use(durable: Durable, info: Mapping[str, Any], settings: Settings) -> str | None:
     """Return the reason why no worker of this pool should use the durable, or None. Log when the durable becomes
-    unusable, and when the durable becomes usable again."""
+    unusable or usable again."""
     wrong = next((row for row in comparison.durable_rows(info, settings) if row.is_fatal and not row.agrees), None)
     metrics.DURABLE_USABLE.labels(durable.stream, durable.name).set(wrong is None)
     if wrong is None:

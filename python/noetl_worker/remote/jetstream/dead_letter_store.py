@@ -1,4 +1,5 @@
-"""Stream of dead letters. The worker makes the stream for the first dead letter. Dead letters never expire."""
+"""Stream of dead letters: messages that can never run, stored with the reason. The worker makes the stream for the
+first dead letter. Dead letters never expire."""
 
 from __future__ import annotations
 
@@ -121,7 +122,8 @@ class DeadLetterStore:
         return int((await self.state(stream)).get("subjects", {}).get(DEAD_LETTER_SUBJECT, 0))
 
     async def state(self, stream: str) -> dict[str, Any]:
-        """Return the server's state of the stream: counts, first and last sequence, deleted sequences between them."""
+        """Return the state of the stream of dead letters, as the server reports it: counts, first and last sequence,
+        deleted sequences."""
         body = {"deleted_details": True, "subjects_filter": DEAD_LETTER_SUBJECT}
         state = (await ask(self._connection.client, f"STREAM.INFO.{stream}", body))["state"]
         return dict(state)

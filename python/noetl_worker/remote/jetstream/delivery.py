@@ -44,8 +44,12 @@ class Delivery:
     )
 
     def __init__(self, client: Client, message: Msg, received_at: float, *, wall_offset_s: float) -> None:
-        """Read a message. `received_at` is a monotonic time; `wall_offset_s` is wall-clock time minus monotonic
-        time."""
+        """Create a delivery from a received message.
+
+        Args:
+            received_at: monotonic time at which the message was received.
+            wall_offset_s: wall-clock time minus monotonic time, in seconds.
+        """
         self._client = client
         self.wall_offset_s = wall_offset_s
         self.data: bytes = message.data
@@ -114,10 +118,11 @@ class Delivery:
         await self._publish(body)
 
     async def term(self, reason: str) -> None:
-        """Stop all further deliveries of the message, and return when the server has confirmed the stop. The server's
-        advisory contains `reason`.
+        """Tell JetStream never to deliver the message again, and return when the server has confirmed this. The
+        server's advisory contains `reason`.
 
-        The worker stores the dead letter before this call. Another delivery would store the dead letter a second time.
+        The worker stores the dead letter before this call. If the message were delivered again, the dead letter would
+        be stored a second time.
 
         Raises:
             JetStreamError: the server did not confirm within 5 s; the message is delivered again.

@@ -1,4 +1,4 @@
-"""Status of all workers of a durable over NATS: a request on one subject, and an answer from each worker."""
+"""Status of all workers of a durable, over NATS: one request, which every worker answers."""
 
 from __future__ import annotations
 
@@ -33,8 +33,11 @@ def status_subject(settings: Settings) -> str:
 async def answer_until_cancelled(
     connection: Connection, settings: Settings, state: Callable[[], Awaitable[tuple[int, Any]]]
 ) -> None:
-    """Answer each status request until cancelled. `state` returns (status, body) of GET /debug/inflight; the answer is
-    this body."""
+    """Answer each request for this worker's status until cancelled.
+
+    Args:
+        state: returns the HTTP status and the body of GET /debug/inflight. The worker answers with this body.
+    """
     subscribed: Client | None = None
 
     async def answer(asked: Msg) -> None:
@@ -57,7 +60,7 @@ async def answer_until_cancelled(
 
 
 def _fitting(body: Mapping[str, Any], most_bytes: int) -> bytes:
-    """Return the body as JSON for one NATS message. If the JSON is too large, drop the commands that started last."""
+    """Return the status as JSON for one NATS message. If the JSON is too large, drop the commands that started last."""
     commands = sorted(body.get("commands") or (), key=lambda command: -(command.get("seconds") or 0.0))
     while (
         len(packed := json.dumps({**body, "commands": commands}).encode()) > most_bytes - _HEADROOM_BYTES and commands

@@ -85,8 +85,11 @@ async def last_message(client: Client, stream: str, subject: str) -> StoredMessa
 async def get(
     client: Client, stream: str, body: Mapping[str, Any], *, timeout_s: float = TIMEOUT_S
 ) -> StoredMessage | None:
-    """Return the message that `body` selects, such as `{"seq": 7}`. Return None if this message does not exist. Raises
-    JetStreamError."""
+    """Return the message that `body` selects, such as `{"seq": 7}`, or None if no such message exists.
+
+    Raises:
+        JetStreamError: the request failed.
+    """
     answer = await ask_if_there(client, f"STREAM.MSG.GET.{stream}", body, timeout_s=timeout_s)
     if answer is None:
         return None

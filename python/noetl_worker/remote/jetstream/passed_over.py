@@ -19,18 +19,19 @@ own deletion fails."""
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """Numbers of messages that a durable never delivers. The messages of finished commands count too, while they are in
+    """Numbers of messages that a durable never delivers. They include messages of finished commands that are still in
     the stream."""
 
     behind: int
-    """Number of messages that match the filters, but lie before the durable's position (`place`). The durable never
-    delivers such messages."""
+    """Number of messages before the durable's position (`place`) that match its present filters but were never
+    delivered. The durable passed them with other filters, or starts after them."""
     place: int
     """Position of the durable: the stream sequence of the last message that the durable has passed."""
     first: int
     """Stream sequence of the oldest message in the stream."""
     unwanted: int = 0
-    """Number of messages after the durable's position that match the old filters, but not the new filters."""
+    """Number of messages after the durable's position that only its old filters match. The new filters do not deliver
+    them."""
 
 
 async def passed_over(client: Client, before: Found, after: Found) -> PassedOver | None:
@@ -69,8 +70,8 @@ async def _count_before(client: Client, stream: str, filters: Sequence[str], pla
 
 
 async def _count(client: Client, stream: str, filters: Sequence[str], first: int) -> int:
-    """Return the number of messages from sequence `first` on that match the filters. Without filters all messages
-    match."""
+    """Return the number of messages that match the filters, from stream sequence `first` on. Without filters, count
+    all."""
     config = {
         "deliver_policy": "by_start_sequence",
         "opt_start_seq": first,

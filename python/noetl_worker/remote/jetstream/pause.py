@@ -59,10 +59,10 @@ async def pause(client: Client, found: Found, for_s: float) -> Paused:
 
 
 async def resume(client: Client, found: Found) -> Paused:
-    """Resume the deliveries now by ending the pause.
+    """End the pause, so that JetStream delivers messages again.
 
     Raises:
-        JetStreamError: as in `pause`.
+        JetStreamError: the server refuses, or is older than 2.11 and cannot pause.
     """
     return await _set(client, found, {})
 

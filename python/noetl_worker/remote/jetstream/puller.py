@@ -69,7 +69,7 @@ STATUS_TABLE: Final[tuple[tuple[str, str, str], ...]] = (
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work`, the drain of a subscription. After a cancellation still wait for `work`, for at most _END_S
+    """Await `work`, the drain of a subscription. If this task is cancelled, still wait for `work`, for at most _END_S
     seconds.
 
     If the drain were cut off, messages that the server has already sent would wait for ack_wait.
@@ -101,8 +101,7 @@ class Puller:
     deliver: Callable[[Delivery], None]
     """Callback for each delivery. The callback runs on the event loop and must not block."""
     ensure: Callable[[], Awaitable[Durable]]
-    """Callable for a durable that the server reported missing. The callable checks the durable, and makes a missing
-    durable again."""
+    """Callable that checks a durable that the server reported missing, and makes it again if it does not exist."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Event that wakes the loop, for example when a slot becomes free."""
 
@@ -136,8 +135,8 @@ class Puller:
         self.wake.set()
 
     async def run(self) -> None:
-        """Pull until cancelled. While paused, no pull request is open; messages that the server has already sent still
-        go to `deliver`."""
+        """Pull until cancelled. While pulling is paused, the worker has no open pull request. Messages that the server
+        has already sent still go to `deliver`."""
         subscription: Subscription | None = None
         try:
             while True:
@@ -164,8 +163,8 @@ class Puller:
     async def _withdraw(self, subscription: Subscription | None) -> None:
         """Withdraw the open pull requests by ending the subscription to their answers.
 
-        With an open pull request, the server would deliver a returned message to this stopping worker again. The last
-        such message would wait for ack_wait, instead of going to another worker at once.
+        If a request stayed open, the server would answer it with a message that this stopping worker has just returned.
+        The last returned message would then wait for ack_wait, instead of going to another worker at once.
         """
         self._pulls.clear()
         client = self.connection.client
@@ -214,8 +213,8 @@ class Puller:
             log.warning("pull_failed", error=describe(error), advice=_PULLS_AGAIN)
 
     def _has_missed_beats(self) -> bool:
-        """Return whether the server missed two heartbeats of an open pull request. If so, forget the open pull
-        requests.
+        """Return whether the server has not sent two heartbeats that were due for an open pull request. If so, forget
+        the open pull requests.
 
         The server has then lost the pull request (a restart, a lost leader; ADR-37). Or the server has ended the
         subscription to the answers (permissions that changed for a while).
@@ -262,8 +261,8 @@ class Puller:
             self._pull_ended(message.subject, status, (message.headers or {}).get("Description", ""))
 
     def _count(self) -> None:
-        """Count a received message as an answer to the oldest open pull request. A message does not tell to which
-        request it belongs."""
+        """Subtract a received message from the number that the oldest open pull request may still bring. A message does
+        not tell to which request it belongs."""
         for oldest in self._pulls:
             self._pulls[oldest] -= 1
             if self._pulls[oldest] <= 0:
@@ -280,8 +279,8 @@ class Puller:
         self.wake.set()
 
     async def _mend(self) -> None:
-        """Wait after a refused pull request (0.1 s growing to 5 s, jitter). If the server reported the durable missing,
-        check the durable."""
+        """Wait after a refused pull request: 0.1 s at first, 5 s at most, with jitter. If the server reported the
+        durable missing, check the durable, and make it again if it does not exist."""
         is_fresh = time.monotonic() - self._reconnected_at < _FRESH_S
         most_s = _FRESH_BACKOFF_S if is_fresh else _MAX_BACKOFF_S
         base_s = backoff.delay_s(self._mendings + 1, _FIRST_BACKOFF_S, most_s, jitter=0.0)

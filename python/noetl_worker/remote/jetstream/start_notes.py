@@ -1,5 +1,5 @@
-"""Notes in a NATS bucket about commands that have started and not ended. The notes reveal a command that crashes each
-of its workers.
+"""Notes in a NATS key-value bucket about commands that have started and not ended. The notes reveal a command that
+crashes every worker that starts it.
 
 The number of deliveries does not reveal such a command: refusals, leases and drains raise that number too. So the
 worker notes the start of a command before the worker parses the command, and removes the note afterwards. Only the
@@ -58,8 +58,8 @@ _CONFIG: Final = {
 than the message of its command."""
 _TRY_S: Final = 2.0
 _PAUSE_S: Final = 60.0
-"""Seconds without reading and writing notes, after a failed request to the bucket. A request without permission fails
-only after `_TRY_S` seconds."""
+"""Seconds for which the worker neither reads nor writes notes, after a failed request to the bucket. A request without
+permission fails only after `_TRY_S` seconds."""
 _NEEDED: Final = (f"$JS.API.STREAM.CREATE.{_STREAM}", f"$JS.API.STREAM.MSG.GET.{_STREAM}", _SUBJECTS)
 _FULL: Final = 10077
 """Error number (`err_code`) of JetStream for a message that would exceed a limit of its stream."""
@@ -75,8 +75,11 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 async def ensure_bucket(client: Client) -> bool:
-    """Make the bucket of start notes if the bucket is missing. Return whether this call made the bucket. Raises
-    JetStreamError if that fails."""
+    """Make the bucket of start notes if it is missing. Return whether this call made the bucket.
+
+    Raises:
+        JetStreamError: the bucket cannot be made.
+    """
     # STREAM.CREATE does not tell whether the stream existed. Every worker may ask STREAM.NAMES.
     if await owning_stream(client, _SUBJECTS) == _STREAM:
         return False
@@ -91,7 +94,7 @@ async def ensure_bucket(client: Client) -> bool:
 
 
 class Start:
-    """The start of a command, with the notes of its earlier starts."""
+    """A start of a command, with the notes of its earlier starts."""
 
     def __init__(self, notes: _Notes, slots: Slots) -> None:
         self._notes = notes
@@ -115,8 +118,8 @@ class Start:
             )
 
     def waiting(self, kind: str | None = None) -> AbstractContextManager[None]:
-        """Let other commands run again, since this command may wait for another command. Return the context manager
-        `Slots.waiting(kind)`."""
+        """Return the context manager `Slots.waiting(kind)`, for a command that waits for another command. If this
+        command runs alone, let other commands run again."""
         self.alone.close()
         return self._slots.waiting(kind)
 
@@ -145,8 +148,8 @@ class StartNotes:
         command is blamed.
 
         Args:
-            possible: gets the number of notes, and returns the number of possible starts. Notes beyond that number are
-                ignored.
+            possible: callback that gets the number of notes, and returns how often the command can have started. Notes
+                beyond that number must be forged, and are ignored.
         """
         key = f"{command.execution_id}.{command.event_id}"
         notes = await self._tried(self._read(key))
@@ -168,8 +171,8 @@ class StartNotes:
                 await self._tried(self._remove(key))
 
     async def _tried(self, asking: Any) -> Any:
-        """Return the result of `asking`, a request to the bucket. Return None if the request failed or was skipped,
-        because a worker must work without the bucket too."""
+        """Return the result of `asking`, a request to the bucket. Return None if the request failed, or was skipped
+        because an earlier request just failed. A worker must work without the bucket too."""
         if time.monotonic() < self._pause_until:
             asking.close()
             return None

@@ -1,7 +1,7 @@
-"""Tests of the login's permissions: each test publishes or subscribes once. A NATS server shows permissions in no other
-way.
+"""Tests of the login's permissions: each test publishes or subscribes once. A NATS server does not show permissions in
+any other way.
 
-The server reports a refusal before the server answers the following flush. So no wait is needed after the flush.
+The server sends a refusal before it answers the next flush. So no wait is needed after the flush.
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ def not_found(answer: Response) -> bool:
 
 
 def is_page(answer: Response) -> bool:
-    """Return whether the answer's body is not a JSON object. Planes send objects, so such a body is a proxy's page."""
+    """Return whether the answer has a body that is not a JSON object. Planes send objects, so such a body is a proxy's
+    page."""
     return bool(answer.body) and not isinstance(answer.json(), dict)
 
 
@@ -90,6 +91,6 @@ def is_outage(answer: Response) -> bool:
 
 
 def floor_s(header_s: float | None) -> float:
-    """Return the least seconds to wait before repeating a request: its Retry-After, at most MAX_RETRY_AFTER_S. Return 0
-    without a Retry-After."""
+    """Return the shortest wait in seconds before a request may be repeated: its Retry-After, at most MAX_RETRY_AFTER_S.
+    Return 0 without a Retry-After."""
     return min(header_s or 0.0, MAX_RETRY_AFTER_S)

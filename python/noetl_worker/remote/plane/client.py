@@ -54,8 +54,8 @@ _SHORTEST_S: Final = metrics.PLANE_TIME_BUCKETS[0]
 BEAT_S: Final = 7.0
 """Time limit of a heartbeat request in seconds. With this limit, two unanswered heartbeats in a row end within 30 s."""
 CLAIM_PATIENCE_S: Final = 1.0
-"""Longest wait of a claim at its plane's gate, in seconds. After this wait the worker returns the message to the
-stream. The report of an outcome waits without a limit."""
+"""Longest time in seconds for which a claim waits at the plane's gate (gate.py). After this wait the worker returns the
+message to the stream. The report of an outcome waits without a limit."""
 _EXCERPT_CHARS: Final = 2000
 _STREAMED_BYTES: Final = 1024 * 1024
 """Largest request body, in bytes, that is joined into one bytes object. A larger body is sent in parts, uncopied."""
@@ -77,7 +77,7 @@ class ControlPlaneClient:
         servers: Servers | None = None,
         on_auth_refused: Callable[[], None] = lambda: None,
     ) -> None:
-        """Create a client; `on_auth_refused` is called when the configured plane refuses the credentials."""
+        """Create a client of all planes. `on_auth_refused` is called if the configured plane refuses the login."""
         self.transport, self._settings, self._on_auth_refused = transport, settings, on_auth_refused
         self.timeout_s: Final = settings.http_timeout_s
         """Time limit of one complete request."""
@@ -170,10 +170,10 @@ class ControlPlaneClient:
         """Send a request and return its answer, whatever the status.
 
         Args:
-            headers: headers that replace the usual headers for this URL.
-            gate: gate of the plane. The request waits at the gate, and the gate notes the answer.
+            headers: headers to send instead of the usual headers for this URL.
+            gate: gate of the plane (gate.py). The request waits at the gate, and the gate notes the answer.
             patience_s: longest wait at the gate in seconds; None: without limit.
-            on_sent: called when the gate lets the request pass and frees its place. Only `timeout_s` limits it then.
+            on_sent: called when the gate lets the request pass. From then on only `timeout_s` limits its time.
             times: histogram of the route's request times, for requests with a gate.
             is_stored: returns whether a server error says that the plane has stored the request before.
 
@@ -216,7 +216,7 @@ class ControlPlaneClient:
         return answer
 
     def headers_for(self, url: str) -> Mapping[str, str]:
-        """Return the headers of every request to this URL."""
+        """Return the usual headers of a request to this URL. They have the bearer token if the server may get it."""
         return self._trusted_headers if self.servers.gets_token(url) else self._headers
 
     async def __aenter__(self) -> ControlPlaneClient:
@@ -231,7 +231,7 @@ class ControlPlaneClient:
 
 
 class Plane:
-    """A control plane, with the rules of its dialect."""
+    """Client of one control plane, with the rules of its dialect."""
 
     __slots__ = ("_headers", "client", "dialect", "gate", "retry_pace", "rules", "server", "store_gate", "url")
 
@@ -279,19 +279,19 @@ class Plane:
         return bool(answer.get("cancelled", answer.get("is_cancelled", False)))
 
     async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Start an execution of {path or catalog_id, payload, parent_execution_id}. Return the plane's answer."""
+        """Start an execution from {path or catalog_id, payload, parent_execution_id}. Return the plane's answer."""
         return await self._object("POST", "/api/execute", dict(body))
 
     async def catalog_entry(self, catalog_id: str) -> Mapping[str, JsonValue]:
-        """Return a resource of the plane's catalog {path, version, content, ...}. `rules.playbook_in` reads the
-        playbook from the resource."""
+        """Return the resource {path, version, content, ...} with this id from the plane's catalog. `rules.playbook_in`
+        reads the playbook from the resource."""
         return await self._object("POST", "/api/catalog/resource", {"catalog_id": catalog_id})
 
     async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
         return await self._object("GET", url_path("api", "executions", execution_id, "status"))
 
     async def execution_detail(self, execution_id: int) -> Mapping[str, JsonValue]:
-        """Return an execution with all events (Rust plane), or with the newest page of events (Python plane)."""
+        """Return an execution with all its events (Rust plane) or its newest page of events (Python plane)."""
         return await self._object("GET", url_path("api", "executions", execution_id))
 
     async def list_events(self, execution_id: int, **query: str | int) -> Mapping[str, JsonValue]:
@@ -299,8 +299,8 @@ class Plane:
         return await self._object("GET", url_path("api", "executions", execution_id, "events", **query))
 
     async def count_claims(self, execution_id: int, command_id: CommandId, most: int) -> int:
-        """Return how often a command was claimed, but at most `most`. Only the newest claims of the execution are read.
-        Python plane only."""
+        """Return how often a command was claimed, but at most `most`. Only the newest claims of the execution are
+        counted. Python plane only."""
         count = 0
         query: dict[str, str | int] = {"event_type": "command.claimed", "page_size": _CLAIM_PAGE}
         for page in range(1, _CLAIM_PAGES + 1):
@@ -329,14 +329,14 @@ class Plane:
     async def put_result(
         self, execution_id: int, name: str, data: bytes, *, source_step: str
     ) -> Mapping[str, JsonValue]:
-        """Store JSON for a tool, and return {ref, store, scope, bytes, sha256, expires_at}."""
+        """Store a tool's JSON in the result store, and return {ref, store, scope, bytes, sha256, expires_at}."""
         data = await finished_off_loop(partial(self.rules.store_form, data))
         return _expect("PUT result", await self.store_result(execution_id, name, data, source_step=source_step))
 
     async def store_result(
         self, execution_id: int, name: str, data: bytes, *, source_step: str, patience_s: float | None = None
     ) -> Response:
-        """Send PUT /api/result/{execution_id}, without copying a large result. emitter.py reads the answer."""
+        """Send PUT /api/result/{execution_id}, without copying a large result. The caller reads the answer."""
         fields = {"name": stored_name(name), "source_step": source_step, **self.rules.store_fields}
         head = json_text.dumps(fields)[:-1] + b',"data":'
         body = (head, data, b"}") if len(data) > _STREAMED_BYTES else b"".join((head, data, b"}"))
@@ -347,9 +347,10 @@ class Plane:
             return await self._result_call("PUT", path, body, extra_s=extra_s, patience_s=left_s)
 
     async def stored_result(self, ref: str, said: Mapping[str, JsonValue] = _NOTHING) -> tuple[JsonValue, bytes]:
-        """Return the value that a `noetl://...` reference names, and the value's JSON.
+        """Return the value that a `noetl://...` reference names, and the JSON of this value.
 
-        `said` is the reference object in the claim. If no value is stored, the error tells when `said` was stored.
+        Args:
+            said: the claim's object with the reference. If no value is stored, the error tells when this object was.
         """
         path = url_path("resolve", ref=ref)
         answer = await self._result_call("GET", path)
@@ -371,7 +372,8 @@ class Plane:
         extra_s: float = 0.0,
         patience_s: float | None = None,
     ) -> Response:
-        """Call the result store through its own gate. So an outage of the store does not hold up claims and events.
+        """Send a request to the result store through a gate for this store. So an outage of the store does not hold up
+        claims and events.
 
         The path of the store differs between versions of the Python plane. The path at which this server's store
         answered last is tried first.
@@ -400,7 +402,8 @@ class Plane:
     async def keychain(
         self, catalog_id: str, name: str, *, scope: str = "global", execution_id: int | None = None
     ) -> Mapping[str, JsonValue]:
-        """Return a keychain entry. The plane always answers 200; `status` in it is success, expired or not_found."""
+        """Return a keychain entry. The plane always answers 200; the entry's `status` is success, expired or
+        not_found."""
         path = url_path("api", "keychain", catalog_id, name, scope_type=scope, execution_id=execution_id)
         return await self._object("GET", path)
 
@@ -447,8 +450,7 @@ def _packed(body: JsonValue) -> Body | None:
 
 
 def _transfer_s(packed: Body | None) -> float:
-    """Return the extra seconds for the time limit of a large request, such as events with a result. Return 0 for a
-    small request."""
+    """Return the seconds by which a large request's time limit is extended, or 0 for a small request."""
     size = 0 if packed is None else len(packed) if isinstance(packed, bytes) else body_size(packed)
     return size / _SLOWEST_BYTES_PER_S if size > _STREAMED_BYTES else 0.0
 

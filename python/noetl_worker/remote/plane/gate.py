@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 RECOVERY_S: Final = 30.0
 DOWN_AFTER: Final = 3
 """Number of refusals in a row after which a plane counts as down. A refusal counts only if its request was sent after
-the refusal before. Server errors (500) in DOWN_AFTER different executions count as one refusal."""
+the previous refusal. Server errors (500) in DOWN_AFTER different executions count as one refusal."""
 FAILURES_WITHIN_S: Final = 10.0
 """Seconds within which server errors (500) in DOWN_AFTER executions count as a refusal by the plane."""
 FIRST_PAUSE_S: Final = 0.5
@@ -41,11 +41,11 @@ _WEIGHT: Final = 0.05
 
 
 class Gate:
-    """Limit on the requests at one control plane. A request takes a place at the gate, and frees the place when the
-    request ends.
+    """Limit on the concurrent requests to one control plane. A request takes a place at the gate, and frees the place
+    when the request ends.
 
     Args:
-        full: most concurrent requests.
+        full: most concurrent requests while the plane has no trouble.
     """
 
     def __init__(self, full: int) -> None:
@@ -130,10 +130,10 @@ class Gate:
             event_loop.give(self._waiting, None)
 
     def note_answer(self, answer: Response, sent_at: float, took_s: float | None, *, is_stored: bool) -> None:
-        """Note an answer of any status.
+        """Adjust the gate to an answer of any status: call `refused`, `failed` or `answered`.
 
         A server error counts only if the request belongs to an execution, since heartbeats say nothing about commands.
-        During a series of server errors, a success counts only under the same condition.
+        After a server error, a success also counts only if its request belongs to an execution.
 
         Args:
             sent_at: monotonic time at which the request was sent.

@@ -35,7 +35,7 @@ class PlaneHealth:
         return self.nats == _REMOVED
 
     def missing_bridge(self, url: str) -> PlaneWithoutNats:
-        """Return the error for a plane that needs a bridge, if no bridge serves the plane."""
+        """Return the error to raise for this plane, if no bridge brings its commands to workers."""
         return PlaneWithoutNats(
             f"{url} is a Rust control plane {self.version or 'of an unknown version'}, which no longer sends "
             f'commands over NATS (its /api/health says nats: "removed"), and the stream names no bridge: no command '

@@ -1,4 +1,4 @@
-"""Id of a worker in its claims. The two planes require the opposite: a new id for each process, or the same id for
+"""Id of a worker in its claims. The two planes require opposite ids: a new id for each process, or the same id for
 ever.
 
 Python plane: for 1,800 s after `command.started` the plane refuses a claim with the same id. So each process has a new

@@ -1,4 +1,4 @@
-"""Note on a result that the result store no longer has."""
+"""Hint for the error message about an earlier step's result that is gone from the result store."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from noetl_worker.remote.transport.transport import Response
 
 
 def missing_result_note(answer: Response, said: Mapping[str, JsonValue], rules: DialectRules) -> str:
-    """Return a note for the error about a missing result: when the result was stored (if the claim tells), and what to
-    do.
+    """Return a hint to append to the error message about a stored result that is gone. The hint tells when the result
+    was stored (if the claim tells), and to start the execution again.
 
-    If the answer does not mean a missing result, return an empty text.
+    Return "" if `answer` does not mean that the result is gone.
     """
     if answer.status != 404 or rules.is_no_route(answer):
         return ""

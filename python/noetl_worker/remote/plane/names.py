@@ -23,42 +23,43 @@ class Referred:
     size: int
     """Size of the result in bytes, or 0 if the claim does not name the size."""
     summary: Mapping[str, JsonValue]
-    """Value in the claim under the step's name. This value contains the preview of the result."""
+    """Value that the claim has under the step's name, with the preview of the result."""
     record: Mapping[str, JsonValue]
-    """Value in the claim under `steps` and the step's name. Only the Rust plane's claims have `steps`."""
+    """Value that the claim has for the step in its object `steps`. Only the Rust plane's claims have `steps`."""
 
 
 class Names(Protocol):
-    """Reader of earlier steps' results in claims, with a subclass for each dialect. The defaults are for a plane
-    without packed results (python/store.py)."""
+    """Interface for reading earlier steps' results in claims, implemented for each dialect. The default methods are for
+    a plane whose claims never have packed (compressed) results (python/store.py)."""
 
     def make_template_names(self, variables: dict[str, Any], step_input: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the names that templates see, made of a claim's variables and its step's input.
+        """Return the variables that templates can use, by name, from a claim's variables and its step's input.
 
         The variables are left unchanged.
         """
 
     def has_packed(self, variables: Mapping[str, JsonValue]) -> bool:
-        """Return whether one of the variables is a packed result. Unpacking such a result takes long."""
+        """Return whether one of the variables is a packed (compressed) result, which takes long to unpack."""
         return False
 
     def unpack(self, value: Mapping[str, JsonValue]) -> JsonValue:
-        """Return the result that is packed in this object, in the layout of unpacked results. Return an object without
-        a packed result unchanged."""
+        """Decompress the result that `value` contains in packed form, and return it as if it had never been packed.
+        Return an object without a packed result unchanged."""
         return value
 
     def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:
-        """Return the results for which the claim has only a reference. The key is the name of the step."""
+        """Return the references to earlier steps' results that the claim does not have in full, by step name."""
 
     def put(self, variables: dict[str, Any], earlier: Referred, stored: JsonValue) -> None:
-        """Put the full result in place of the preview, everywhere in the claim's variables."""
+        """Replace the preview of an earlier step's result by the full result `stored`, everywhere in the claim's
+        variables."""
 
 
 def read_reference(
     name: str, reference: Mapping[str, JsonValue], summary: Mapping[str, JsonValue], record: Mapping[str, JsonValue]
 ) -> Referred | None:
-    """Return the result that this reference names. Return None if the reference names nothing in the result store
-    (`noetl://...`)."""
+    """Return the `Referred` of an earlier step's result. Return None if its reference does not point into the result
+    store (`noetl://...`)."""
     ref = reference.get("ref")
     if not isinstance(ref, str) or not ref.startswith("noetl://"):
         return None

@@ -18,8 +18,8 @@ MAX_DELAY_S: Final = 10.0
 UNCERTAIN_TRIES: Final = 6
 UNCERTAIN_S: Final = 30.0
 COMMAND_TRIES: Final = 20
-"""Number of tries for a request of a claimed command, over about a minute and a half. Meanwhile the worker extends the
-delivery of the command's message."""
+"""Most tries of one request for a claimed command, such as a request for a credential. All tries take about a minute
+and a half. Meanwhile the worker extends the delivery of the command's message."""
 STORE_UNCERTAIN_S: Final = 900.0
 """Seconds of uncertain answers after which the worker gives up storing a result (Rust plane). The time is long, since a
 500 may mean that the store is down."""
@@ -27,10 +27,10 @@ log = structlog.get_logger("noetl_worker.patience")
 
 
 class Uncertainty:
-    """Series of uncertain answers. A 500, for example, may come from a fault of the plane or of the worker
-    (protocol/events.md#python-plane).
+    """Counter of uncertain answers to a repeated request, which tells when to stop repeating. An uncertain answer, such
+    as a 500, may be the fault of the plane or of the worker (protocol/events.md#python-plane).
 
-    A series is over after enough tries and enough time. With a limit on tries alone, all tries were over in 3 s. Good
+    Repeating stops after enough tries and enough time. With a limit on tries alone, all tries were over in 3 s. Good
     results then failed while a plane restarted (seen in the simulator).
     """
 
@@ -38,7 +38,7 @@ class Uncertainty:
     _since = float("inf")
 
     def reset(self) -> None:
-        """Start a new series, after an answer with a clear meaning."""
+        """Start counting uncertain answers anew, after an answer with a clear meaning."""
         self._tries = 0
         self._since = float("inf")
 
@@ -47,8 +47,8 @@ class Uncertainty:
         self._since = min(self._since, time.monotonic())
 
     def is_over(self, most_s: float = UNCERTAIN_S) -> bool:
-        """Return whether the series has enough tries and lasts at least `most_s` seconds. Its answers then count as a
-        refusal."""
+        """Return whether to stop repeating the request and treat its uncertain answers as a refusal: after
+        UNCERTAIN_TRIES such answers and at least `most_s` seconds."""
         return self._tries >= UNCERTAIN_TRIES and time.monotonic() - self._since >= most_s
 
 

@@ -38,11 +38,11 @@ log = structlog.get_logger("noetl_worker")
 
 
 class PlaneWatch:
-    """Repeated check whether the plane's commands reach NATS, by the plane's GET /api/health. Without an answer the
-    last finding stays.
+    """Repeated check whether the plane's commands reach NATS, by the plane's GET /api/health. If the plane does not
+    answer, `trouble` keeps its value.
 
     Args:
-        has_bridge: returns whether the stream of commands names a bridge. It is called only for a plane without NATS.
+        has_bridge: returns whether a bridge fills the command stream. It is called only for a plane without NATS.
     """
 
     def __init__(self, client: ControlPlaneClient, has_bridge: Callable[[], Awaitable[bool]]) -> None:

@@ -111,7 +111,8 @@ class Registration:
         return is_known is True
 
     async def _answered(self, asked: Awaitable[T]) -> T | None:
-        """Return the plane's answer, or None if the plane did not answer or refused."""
+        """Await a registration or heartbeat, and return the plane's answer. Record a failure, and return None, if the
+        plane did not answer or refused."""
         sent_at = time.monotonic()
         try:
             answer = await asked
@@ -132,7 +133,8 @@ class Registration:
         return answer
 
     async def deregister(self) -> None:
-        """Deregister the worker if possible. Otherwise the worker's entry becomes stale without heartbeats."""
+        """Remove the worker's entry from the registry. If the plane does not answer or refuses, only log the failure:
+        without heartbeats the entry becomes stale."""
         try:
             await self._plane.deregister(self._worker_id)
         except ControlPlaneError as error:

@@ -15,8 +15,8 @@ from noetl_worker.models.claim import ClaimAnswer, RetryLater
 
 RATE_PER_S: Final = 5.0
 FROM_DELIVERY: Final = 4
-"""Number of the first delivery of a message to which the pace applies. By this delivery, a plane that has broken down
-gives no commands at all."""
+"""Delivery count from which the pace applies to a message. By then, a plane that has broken down gives no commands at
+all. If the plane still gives other commands, the message's own command is at fault."""
 HEALTHY_S: Final = 1.0
 """Seconds for which a plane counts as healthy after the plane gave a command. If a claim fails in these seconds, its
 own command is at fault."""
@@ -26,7 +26,8 @@ message expires after an hour."""
 
 
 class RetryPace:
-    """Waits before new claims of failing commands, while the plane gives other commands. One object for each plane."""
+    """Rate limit on repeated claims of failing commands, while the plane gives other commands. Each plane has its own
+    object."""
 
     def __init__(self) -> None:
         self.given_at = float("-inf")
@@ -34,7 +35,8 @@ class RetryPace:
         self._last_turn = float("-inf")
 
     def least_wait_s(self, claim: ClaimAnswer, num_delivered: int) -> float:
-        """Return the least seconds until the next delivery of a message whose claim gave no command. Mostly 0."""
+        """Return the least seconds until a message whose claim gave no command may be delivered again. The result is 0
+        unless the fault seems to be the command's own."""
         now = time.monotonic()
         is_its_own = isinstance(claim, RetryLater) and claim.is_server_error and now - self.given_at < HEALTHY_S
         if not is_its_own or num_delivered < FROM_DELIVERY:

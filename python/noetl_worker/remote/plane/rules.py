@@ -33,7 +33,7 @@ _sets = itertools.count(1)
 
 
 def unique() -> str:
-    """Return a text that no other event set has: a random text of this process, and a number."""
+    """Return a new unique string for an Idempotency-Key: a random string of this process, and a counter."""
     return f"{_PROCESS}{next(_sets):x}"
 
 
@@ -52,7 +52,7 @@ def read_preview(fitted: FittedResult) -> JsonValue:
 
 
 class EventRequest(NamedTuple):
-    """Request that reports terminal events of a command, before the worker writes the request's body."""
+    """Path and event names of a request that reports terminal events of a command. The request's body is made later."""
 
     path: str
     events: tuple[str, ...]
@@ -165,8 +165,8 @@ class DialectRules(Protocol):
     """Further fields in the body of every PUT of a result, such as `scope`."""
 
     def is_no_route(self, answer: Response) -> bool:
-        """Return whether the answer says that there is no result store at this path. A missing result alone is not
-        enough."""
+        """Return whether a 404 means that the server has no result store at this path. A 404 for a missing result does
+        not count."""
         return False
 
     def has_expired(self, answer: Response) -> bool:
@@ -174,12 +174,12 @@ class DialectRules(Protocol):
         return False
 
     def is_in_memory(self, reference: Mapping[str, JsonValue]) -> bool:
-        """Return whether this stored result is only in the memory of one server. The next restart of that server loses
-        the result."""
+        """Return whether this reference is to a result that only one server has, in memory. The next restart of that
+        server loses the result."""
         return False
 
     def is_packed(self, data: bytes) -> bool:
-        """Return whether this stored result is packed, so that `whole_result` has to read it."""
+        """Return whether this stored result is packed (compressed), so that `whole_result` has to unpack it."""
         return False
 
     def whole_result(self, data: bytes) -> bytes:
@@ -196,27 +196,30 @@ class DialectRules(Protocol):
         """Return the value that represents this result in an event or in the result store."""
 
     long_word_bytes: float = math.inf
-    """Size, in bytes, of the smallest result that can have a long word. Infinite if long words do not matter to the
-    plane."""
+    """Number of bytes in a row without a separator that count as a long word. A shorter result needs no check by
+    `has_long_word`. Infinite if long words do not slow the plane down."""
 
     def has_long_word(self, data: bytes) -> bool:
-        """Return whether this result has a very long word. An event with such a word would keep the plane from
-        answering."""
+        """Return whether this result has a very long word. The plane's search for secrets in an event with a very long
+        word would keep the plane from answering."""
         return False
 
     def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
-        """Return the report of a result that fits into an event.
+        """Return a report that contains the whole result, for a result that fits into an event.
 
         Args:
-            body: the value from `result_body`. `fitted` was made of this value.
+            fitted: `body` after redaction, as JSON.
+            body: the result as `result_body` returns it.
         """
 
     def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
-        """Return whether the plane stores this report's context unchanged. `max_bytes` is the limit of a context."""
+        """Return whether the result may go into the event itself, because the plane stores this report's context
+        unchanged. `max_bytes` is the limit of a context."""
         return True
 
     def reference_report(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
-        """Return the report of a result that does not fit into an event."""
+        """Return a report with a preview of the result, and the result as an upload to the result store. Used for a
+        result that does not fit into an event."""
 
     batch_bytes: int | None = None
     """Most bytes of a batch of events, until a refusal by the plane names another limit. None: no limit is known."""
@@ -289,5 +292,5 @@ class DialectRules(Protocol):
         return False
 
     def rescue(self, command: CommandFields, worker_id: str, report: Report) -> bytes:
-        """Return the body of a request that replaces a batch which the plane never processed. Only for a command with
-        `can_rescue`."""
+        """Return the body of a request that replaces a batch which the plane never processed. Allowed only if
+        `can_rescue` returns True for the command."""

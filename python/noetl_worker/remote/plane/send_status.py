@@ -1,4 +1,5 @@
-"""Meaning of a plane's answer to a request with events, as far as both planes agree (protocol/events.md)."""
+"""Meanings of a plane's answer to a request with events, and how to find them where both planes answer alike
+(protocol/events.md)."""
 
 from __future__ import annotations
 

@@ -32,15 +32,16 @@ log = structlog.get_logger("noetl_worker")
 
 @dataclass(slots=True)
 class PlaneServer:
-    """State of one plane: the gates that limit requests to the plane, and the pace of retries."""
+    """State of one plane: limits on concurrent requests to the plane (gates), and the pace of retries."""
 
     gate: Gate
     store_gate: Gate
-    """Gate of the result store. With a gate of its own, an outage of the store does not hold up claims and events."""
+    """Limit on concurrent requests to the result store. It is separate from `gate`, so that an outage of the store does
+    not hold up claims and events."""
     retry_pace: RetryPace
     alone: Gate
-    """Gate that a large PUT passes before `store_gate`. The gate lets through one PUT at a time, since such a PUT holds
-    up the plane."""
+    """Limit on large PUTs to the result store: one at a time, since a large PUT keeps the plane from answering. A large
+    PUT passes `alone`, then `store_gate`."""
     store_route: str = ""
     """Path at which the result store answered last. Empty before the first answer of the store."""
     batch_bytes: int | None = None
@@ -114,8 +115,8 @@ class Servers:
         return max(0.0, self.paused[url] - time.monotonic()) if url in self.paused else 0.0
 
     def open_share(self) -> float:
-        """Return the largest `Gate.open_share` of all planes, above 0 and at most 1. So a plane that is down does not
-        hold up the commands of other planes."""
+        """Return the largest ratio of current to full request limit of all planes, above 0 and at most 1. The largest
+        counts, so that a plane that is down does not hold up the commands of other planes."""
         return max((server.gate.open_share() for server in self._known.values()), default=1.0)
 
     def _log_untrusted(self, url: str) -> None:

@@ -1,5 +1,5 @@
-"""Parser of HTTP answers by h11, with the interface of httptools' parser. Used where httptools is not installed, and by
-tools. The tools also write their requests with this parser."""
+"""Parser of HTTP answers made with the library h11, with the interface of httptools' parser. Used by tools, and for
+planes where httptools is not installed. Tools also encode their requests with this parser."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ _LONGEST_HEAD: Final = 100 * 1024
 
 
 class H11Parser:
-    """Parser of successive answers. Interim answers (`100 Continue`) are left out.
+    """Parser of the successive answers on one connection. Interim answers (`100 Continue`) are skipped.
 
     Args:
-        reader: receives the answers.
-        at_once: most events (pieces of an answer) that one `feed_data` reads. `is_behind` is then True. None: no limit.
+        reader: connection whose callbacks receive the parsed answers.
+        at_once: number of events (pieces of an answer) after which `feed_data` stops and sets `is_behind`. None: no
+            limit.
     """
 
     def __init__(self, reader: _Reader, at_once: int | None = None) -> None:
@@ -39,7 +40,8 @@ class H11Parser:
         """True if `feed_data` stopped before the end of its data. `feed_data(b"")` then reads the remaining data."""
 
     def write(self, part: h11.Request | h11.Data | h11.EndOfMessage) -> bytes:
-        """Return the bytes of a request's next part. Raises h11.LocalProtocolError."""
+        """Return the bytes to send for the next part of a request: head, data or end. Raises h11.LocalProtocolError if
+        the part is not allowed now."""
         if not self._is_asked:
             self._start()
         return self._state.send(part) or b""
@@ -58,7 +60,7 @@ class H11Parser:
         return state.our_state is h11.DONE and state.their_state is h11.DONE and not state.trailing_data[0]
 
     def feed_data(self, data: bytes) -> None:
-        """Read the next bytes. Raises h11.RemoteProtocolError if the bytes are not HTTP."""
+        """Parse the next bytes from the server. Raises h11.RemoteProtocolError if the bytes are not HTTP."""
         if data:
             if not self._is_asked:
                 self._start()
@@ -74,7 +76,8 @@ class H11Parser:
                 return
 
     def feed_eof(self) -> None:
-        """Note that the server has closed its side. The next `feed_data(b"")` ends the answer, or raises an error."""
+        """Tell the parser that the server has closed its side. The next `feed_data(b"")` ends the answer, or raises an
+        error if the answer is incomplete."""
         if self._state.their_state is h11.SEND_RESPONSE:
             raise h11.RemoteProtocolError("Server disconnected without sending a response.")
         self._state.receive_data(b"")
@@ -103,5 +106,6 @@ class H11Parser:
         return True
 
     def close(self) -> None:
-        """Drop the reader. Reader and parser refer to each other; without this cycle Python frees both at once."""
+        """Drop the reference to the reader, which refers to this parser. Without this reference cycle Python frees both
+        objects at once."""
         self._reader = None

@@ -197,7 +197,8 @@ class _Origin:
         self._waiting: deque[asyncio.Future[_PlaneConnection | None]] = deque()
 
     async def connection(self, deadline: float, now: float) -> _PlaneConnection:
-        """Return a connection for a request: the idle connection that was used last, else a new connection.
+        """Return a connection for a request: the idle connection that was used last, else a new connection. At the
+        limit of connections, wait until a connection is free.
 
         Raises:
             TimeoutError, OSError, ssl.SSLError: no connection is free in time, or none can be opened.
@@ -285,7 +286,7 @@ class OnLoopTransport:
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
     ) -> Response:
-        """See `Transport.send`."""
+        """Send one request over a reused or new connection, and return its answer (see `Transport.send`)."""
         connect_s = CONNECT_S if timeout_s is None else timeout_s
         try:
             at = url.find("/", 8)  # after http:// or https://
@@ -339,8 +340,8 @@ def _basic(name: str | None, password: str | None) -> str:
 def _head(
     method: str, path: str, server: _Origin, headers: Mapping[str, str], body: Body | None
 ) -> tuple[bytes, tuple[bytes, ...]]:
-    """Return a small request as (request, ()). For a large request return its head, and the parts to write after the
-    head.
+    """Return the bytes of a request: (head and body, ()) for a small request, (head, parts of the body) for a large
+    request.
 
     Raises:
         ValueError: a header has a line break, or the path has unsafe characters.

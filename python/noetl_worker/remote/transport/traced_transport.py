@@ -1,4 +1,4 @@
-"""Transport with tracing."""
+"""HTTP transport to a control plane that adds trace headers to each request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noetl_worker.remote.transport.transport import Body, Response, Transport
 
 
 class TracedTransport:
-    """Transport that adds the trace headers of the current command to each request."""
+    """Wrapper around a transport, which adds the trace headers of the current command to each request."""
 
     def __init__(self, below: Transport) -> None:
         self._below = below

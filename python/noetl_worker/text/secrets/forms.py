@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 _LINE_CHARS: Final = 16
 _MIN_ENCODED: Final = 8
-"""Least characters of an encoded form (base64, hex) to look for. Shorter ones occur by chance."""
+"""Least characters of an encoded form (base64, hex) to look for. Shorter forms occur in data by chance."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]*")
 """Pattern of texts that no format escapes."""
 _ESCAPED: Final = re.compile(r"%[0-9A-F]{2}")

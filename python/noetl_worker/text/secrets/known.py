@@ -41,8 +41,8 @@ errors have to name the alias."""
 _SCHEME: Final = re.compile(r"(?:Bearer|Basic|Token|ApiKey)[ \t]+(\S+)", re.IGNORECASE)
 _AUTH_VALUES: Final = frozenset({"value", "key", "api_key"})
 _USER_INFO: Final = re.compile(r"://[^/:@?#]*:(?!\d{1,5}/)(.+)", re.DOTALL)
-"""Pattern of the password in a URL, for the characters before the last `@`. The password may contain a slash, unlike in
-`redact`. Such a URL is invalid, and the error text would quote the password. Digits before a slash are a port."""
+"""Pattern of the password in the part of a URL before the last `@`. Unlike in `redact`, the password may contain a
+slash: such a URL is invalid, and its error text would quote the password. Digits before a slash are a port."""
 _PARAMETER: Final = re.compile(r"[?&;]([\w.~-]+)=([^&;#\s\"'<>]+)")
 """Pattern of a parameter in a URL's query."""
 _SIGNATURE_WORDS: Final = frozenset({"sig", "signature", "hmac"})
@@ -66,7 +66,7 @@ class _Meaning(NamedTuple):
     """Kind of value to expect in a config field, judged by the field's name: alias, secret or several secrets."""
 
     is_alias: bool
-    """True if the value is an alias, or an object that names or contains a credential."""
+    """True if the value is a credential's alias, or an object that names or contains a credential."""
     is_secret: bool
     is_several: bool
     """True for a plural name such as `api_keys`: each text in the value is a secret, but a number is only a count."""
@@ -267,8 +267,8 @@ def _texts_of_worker(texts: tuple[str, ...]) -> SecretTexts:
 
 
 def _is_signature(name: str, value: str) -> bool:
-    """Return True if a URL's parameter gives access to the URL. An unclear name such as `key` needs a strong value,
-    too."""
+    """Return True if a parameter in a URL's query is a secret, such as the signature of a signed URL. With an unclear
+    name such as `key`, only a strong value counts as a secret."""
     last = _last_word(name)
     if last in _SIGNATURE_WORDS or named_by(name) is Named.SECRET:
         return True

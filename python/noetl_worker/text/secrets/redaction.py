@@ -89,21 +89,21 @@ def excerpt(text: str | bytes, chars: int) -> str:
 
 
 def first_chars(text: str, most: int) -> str:
-    """Return the first `most` characters of a text. If the cut divides a known secret, a mark replaces the first half
-    of the secret."""
+    """Return the first `most` characters of a text. If the cut divides a known secret, a mark replaces the part of the
+    secret before the cut."""
     return drop_half_at_end(text[:most].encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
 
 def drop_half_at_end(data: bytes) -> bytes:
-    """Return bytes that were cut at their end. If the cut divided a known secret, a mark replaces the first half of the
-    secret."""
+    """Remove a divided secret from the end of bytes that were cut there. If the cut divided a known secret, a mark
+    replaces the part of the secret that is left."""
     size = _half_at_end(data, _encoded(known_here().data_texts))
     return data[:-size] + MARK.encode() if size else data
 
 
 def drop_half_at_start(data: bytes) -> bytes:
-    """Return bytes that were cut at their start. If the cut divided a known secret, a mark replaces the second half of
-    the secret."""
+    """Remove a divided secret from the start of bytes that were cut there. If the cut divided a known secret, a mark
+    replaces the part of the secret that is left."""
     size = _half_at_end(data[::-1], (secret[::-1] for secret in _encoded(known_here().data_texts)))
     return MARK.encode() + data[size:] if size else data
 
@@ -143,7 +143,7 @@ def remove_known(value: JsonValue, known: SecretTexts) -> JsonValue:
 
 
 async def remove_known_off_loop(value: JsonValue, known: SecretTexts) -> JsonValue:
-    """Return the copy that `remove_known` makes. A large value is copied in a thread, so that the event loop is not
-    blocked."""
+    """Return a copy of a value without known secrets, as `remove_known` does. A large value is copied in a thread, so
+    that the event loop is not blocked."""
     work = partial(remove_known, value, known)
     return await finished_off_loop(work) if is_larger(value, LARGE) else work()

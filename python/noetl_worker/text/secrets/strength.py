@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Final
 
 _LEAST_BITS: Final = 40.0
-"""Least bits of a secret that is replaced in data. A weaker secret looks like a word, a year or a row number."""
+"""Least strength, in bits, of a secret that is replaced in data. A weaker secret looks like a word, a year or a row
+number."""
 _SAFE_BITS: Final = 64.0
-"""Least bits of a secret that is replaced even inside a longer word."""
+"""Least strength, in bits, of a secret that is replaced even inside a longer word."""
 _COMMON_BITS: Final = 10.0
 """Bits that each common word adds to the strength of a secret made of common words (`Demo-2024!`)."""
 _FEWEST_SIGNS: Final = 3
@@ -41,14 +42,15 @@ _COMMON_WORDS: Final = frozenset(Path(__file__).with_name("common_words.txt").re
 
 
 class Strength(Enum):
-    """Strengths of a secret. The engines get WORDY secrets as `words` and STRONG ones as `secrets`."""
+    """Strengths of a secret, which decide where redaction replaces the secret. The engines get WORDY secrets as `words`
+    and STRONG secrets as `secrets`."""
 
     COMMON = "common"
     """A secret that is replaced nowhere: it is an ordinary word and discloses nothing."""
     SHORT = "short"
     """A secret that is replaced as a whole word in texts for people (errors, log lines), never in data."""
     WORDY = "wordy"
-    """A secret that is replaced as a whole word in data too, never inside a key."""
+    """A secret that is replaced as a whole word, in data and in texts for people, but never inside a key."""
     STRONG = "strong"
     """A secret that is replaced wherever it occurs: no innocent text looks like it."""
 
@@ -71,7 +73,7 @@ def rate_strength(text: str) -> Strength:
 
 
 def _consists_of_words(text: str) -> bool:
-    """Return True for words and short numbers joined by signs: `eu-west-1-prod`, `customerRecords`, `Summer 2024!`."""
+    """Return True if a secret consists of words and short numbers joined by signs: `eu-west-1-prod`, `Summer 2024!`."""
     return all(_is_word(piece) for piece in _BETWEEN_WORDS.split(text))
 
 

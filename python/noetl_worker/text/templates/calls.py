@@ -16,11 +16,11 @@ from noetl_worker.text.templates.keys import CheckedNamespace, new_object
 from noetl_worker.text.templates.limits import CALL_NODES, charge_format, counted, current_budget
 
 _OWN_NODES: Final = 14
-"""Cost of any filter or test in nodes of the budget, in addition to its work."""
+"""Nodes (units of work) that any call of a filter or test costs, in addition to the work of the filter or test."""
 _GIVEN_NODES: Final = 4
-"""Cost of each argument of a call in nodes of the budget. A call may spread a whole list into arguments (`*list`)."""
+"""Nodes (units of work) that each argument of a call costs. A call may spread a whole list into arguments (`*list`)."""
 _STEP_NODES: Final = 10
-"""Cost of each `.name` or `[index]` in a format string for `text.format`, in nodes of the budget."""
+"""Nodes (units of work) that each `.name` or `[index]` in a format string for `text.format` costs."""
 _MAX_PARTS: Final = 8
 _OWNERS: Final = (LoopContext, Cycler)
 _FUNCTIONS: Final = (BlockReference, Joiner, Undefined)
@@ -29,8 +29,8 @@ _SCOPE_ARGUMENTS: Final = {"_loop_vars", "_block_vars"}
 
 
 class Format:
-    """The method `text.format` or `text.format_map` of one text. The type lets `charge_call` recognize the method and
-    charge its call."""
+    """The method `format` or `format_map` of a string that a template uses. By this type, `charge_call` recognizes the
+    method and charges its call to the budget."""
 
     def __init__(self, text: str, function: Callable[..., str]) -> None:
         self.text = text
@@ -100,8 +100,8 @@ _PASSED: Final[dict[str, Callable[[Context], tuple[Any, ...]]]] = {
     "environment": lambda context: (context.environment,),
     "eval_context": lambda context: (context.eval_ctx,),
 }
-"""Functions that make the extra first argument of a filter or test. A decorator such as `pass_context` asks Jinja for
-this argument. Key: the argument's kind, empty for no extra argument."""
+"""Functions that return the extra first argument of a filter or test as a tuple. A filter asks for this argument by a
+decorator such as Jinja's `pass_context`. Key: the argument's kind, or "" for a filter or test without it."""
 
 
 def charged(function: Callable[..., Any], cost: Cost, attribute_at: int | None = None) -> Callable[..., Any]:

@@ -60,7 +60,7 @@ null."""
 
 
 def _printable(value: Any) -> Any:
-    """Convert a value as `plain` does, and undefined to null."""
+    """Convert a value to plain JSON values, as `json_text.plain` does, with null for undefined."""
     if isinstance(value, Undefined):
         return None
     if type(value) in (list, tuple) and JSON_SCALARS.issuperset(map(type, value)):
@@ -99,7 +99,8 @@ def _float(value: Any, default: Any = 0.0) -> Any:
 
 
 def _default(value: Any, default: Any = "", boolean: bool = False) -> Any:
-    """Replace undefined and null, as the Rust worker does. (The Python worker keeps null.)"""
+    """Return `default` for undefined and null, and with `boolean` for every false value. The Rust worker does the same.
+    (The Python worker keeps null.)"""
     if isinstance(value, Undefined) or value is None:
         return default
     return default if boolean and not value else value
@@ -182,7 +183,7 @@ def _get(environment: Environment, value: Any, key: Any, default: Any = None) ->
 
 
 def _format(value: Any, *arguments: Any, **named: Any) -> str:
-    """Format by `%`. The value is the format, as in Jinja."""
+    """Return the format string `value` filled with the arguments by Python's operator `%`, as Jinja's `format` does."""
     return str(to_text(value) % (named or arguments))
 
 
@@ -204,7 +205,8 @@ def _lower(value: Any) -> Any:
 
 @pass_context
 def _sum(context: Context, value: Any, attribute: Any = None, start: Any = 0) -> Any:
-    """Sum as Jinja does, but add lists faster. Jinja copies the sum for each list; this filter extends one list."""
+    """Add up elements as Jinja's `sum` does, but lists faster. Jinja copies the sum for each list; this filter extends
+    one list."""
     items = value if attribute is None else map(make_attrgetter(context.environment, attribute), value)
     if not isinstance(start, (list, tuple)):
         return sum(items, start)

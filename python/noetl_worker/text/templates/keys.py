@@ -22,7 +22,7 @@ KEY_TYPES: Final = (str, int, float, type(None), Undefined)
 
 
 def new_object(pairs: Any = (), /, **named: Any) -> dict[Any, Any]:
-    """Return a new object, for `dict(...)` and `{...}` in a template.
+    """Return a new dict with checked keys, for `dict(...)` and `{...}` in a template.
 
     Raises:
         SecurityError: a key is not allowed.

@@ -1,4 +1,4 @@
-"""The budget of one rendering, in nodes and bytes, charged before any work is done.
+"""The budget for rendering a template once, in nodes (units of work) and bytes. It is charged before any work is done.
 
 A template runs on the worker's event loop, beside all other commands of the worker. The sandbox protects the process;
 the budget protects its memory and time from a typo (`'x' * 10 ** 9`, a loop in a loop in a loop). Here are the budget
@@ -28,27 +28,26 @@ MAX_TIME_S: Final = 2.0
 MAX_BITS: Final = 100_000
 """Most bits of an integer that a template may make."""
 PRINTED: Final = 6
-"""Cost of each element of a value that is converted to text, in nodes of the budget."""
+"""Nodes (units of work) that each element of a value costs when the value is converted to text."""
 CONTAINER_NODES: Final = 8
-"""Cost of visiting a list or object in Python code, in nodes of the budget. An element of a list with mixed types costs
-a multiple of this number."""
+"""Nodes (units of work) that visiting a list or object in Python code costs. An element of a list with mixed types
+costs a multiple of this number."""
 _MAPPING_NODES: Final = 12
-"""Cost of visiting an object without its entries, in nodes of the budget. The entries are charged separately."""
+"""Nodes (units of work) that visiting an object costs, without its entries. The entries are charged separately."""
 _ENTRY_NODES: Final = 4
-"""Least cost of an entry of an object (a key and its value), in nodes of the budget. Most of the cost is finding the
-types."""
+"""Least nodes (units of work) that an entry of an object (a key and its value) costs. Most of this work is finding the
+types of key and value."""
 _WRITTEN: Final = 8
-"""Factor for a list or object that is converted to text: each byte of the list or object is charged as this number of
-bytes."""
+"""Number of bytes charged for each byte of a list or object that is converted to text."""
 ROUND_NODES: Final = 8
-"""Cost of a round of a loop in nodes of the budget. Each syntax node inside the loop adds half a node to a round."""
+"""Nodes (units of work) that a round of a loop costs. Each syntax node inside the loop adds half a node to a round."""
 CALL_NODES: Final = 40
-"""Cost of a call of a macro or of a recursive loop, in nodes of the budget."""
+"""Nodes (units of work) that a call of a macro or of a recursive loop costs."""
 COMPILED_NODES: Final = 1_000
-"""Cost of compiling a template in nodes of the budget, in addition to its tokens. A cached template costs nothing."""
+"""Nodes (units of work) that compiling a template costs, in addition to its tokens. A cached template costs nothing."""
 _TOKEN_NODES: Final = 150
-"""Cost of compiling one token in nodes of the budget. Compiling takes some 25 us and 4 kB a token, most of it in
-Python's compiler."""
+"""Nodes (units of work) that compiling one token of a template costs. Compiling takes some 25 us and 4 kB a token, most
+of the time in Python's compiler."""
 COUNTED: Final = "_counted"
 """Name of the filter that `count_loops` puts around a loop's elements, so that each round is charged. `Environment`
 refuses a template that uses this filter."""
@@ -68,11 +67,11 @@ _OPERANDS: Final = (int, float, str, list, tuple, dict, type(None), Undefined)
 and is refused."""
 _KEYS: Final = (KeysView, set)
 _SOUGHT_NODES: Final = 80
-"""Cost of looking up one key in an object, in nodes of the budget. The object may have as many keys as
+"""Nodes (units of work) that looking up one key in an object costs. The object may have as many keys as
 `keys.MAX_NUMBERS` allows."""
 _NESTED_NODES: Final = 32
-"""Cost of each item of a tuple that contains tuples, in nodes of the budget. The cost limits the depth: hashing
-recurses, and a deep tuple would overflow the C stack."""
+"""Nodes (units of work) that each item of a tuple costs if the tuple contains tuples. The cost limits the depth of
+tuples: hashing recurses, and a deep tuple would overflow the C stack."""
 _NUMBER: Final = re.compile(r"\d{1,18}")
 _FIELD: Final = re.compile(r"[%{]")
 _QUOTED: Final = re.compile(r"%[^a-zA-Z%]*[ra]|![ra]")
@@ -80,7 +79,7 @@ _WIDTH_FROM_ARGUMENT: Final = re.compile(r"%[-+ #0]*\*|%[^a-zA-Z%]*\.\*|\{[^{}]*
 
 
 class Budget:
-    """The nodes, bytes and time that one rendering has left."""
+    """The nodes (units of work), bytes and time that one rendering of a template has left."""
 
     __slots__ = ("_bytes", "_ends_at", "_nodes", "heaviest_round")
 
@@ -91,7 +90,7 @@ class Budget:
         self.heaviest_round = ROUND_NODES
 
     def charge(self, count: int = 0, size: int = 0) -> None:
-        """Charge `count` nodes and `size` bytes.
+        """Subtract `count` nodes (units of work) and `size` bytes from the budget.
 
         Raises:
             SecurityError: the charge exceeds what the budget has left.
@@ -104,7 +103,7 @@ class Budget:
             raise SecurityError(f"it makes texts and lists of more than {MAX_BYTES:,} bytes: do it in a python step")
 
     def charge_round(self, count: int) -> None:
-        """Charge one round of a loop or one call of a macro.
+        """Charge the budget with `count` nodes for one round of a loop or one call of a macro.
 
         Raises:
             SecurityError: the charge exceeds what the budget has left, or the rendering takes over MAX_TIME_S.
@@ -114,8 +113,8 @@ class Budget:
             raise SecurityError(f"it runs for more than {MAX_TIME_S:g} s: do it in a python step")
 
     def charge_value(self, value: Any, weight: int = 1, size: int = 1) -> None:
-        """Charge a value and everything in it: `weight` nodes for each element, and `size` times the bytes of its
-        texts.
+        """Charge the budget for a value and everything in it: `weight` nodes for each element, and `size` times
+        the bytes of the value's texts.
 
         An element that occurs twice in the value costs twice. A list of only numbers or texts costs a quarter, because
         no Python code visits its elements.
@@ -147,12 +146,17 @@ class Budget:
                     self.charge_number(item, size)
 
     def charge_number(self, number: int, size: int = 1) -> None:
-        """Charge the conversion of an integer to text. Only a long integer costs anything."""
+        """Charge the budget for converting an integer to text. Only a long integer costs anything."""
         if (bits := number.bit_length()) > _LONG_BITS:
             self.charge(bits * bits >> 16, size * (bits // 3))
 
     def charge_numbers(self, items: Collection[Any], size: int = 1, *, are_all: bool = False) -> None:
-        """Charge the conversion of the integers among `items` to text. `are_all`: all items are integers."""
+        """Charge the budget for converting the integers among `items` to text.
+
+        Args:
+            size: factor for the bytes of the texts.
+            are_all: True if all items are integers.
+        """
         self.charge(len(items) // (4 if are_all else 2))
         numbers = items if are_all else [item for item in items if type(item) is int]
         with suppress(OverflowError):
@@ -163,7 +167,8 @@ class Budget:
             self.charge(sum(one * one for one in bits) >> 16, size * (sum(bits) // 3))
 
     def charge_printed(self, value: Any, times: int = 1) -> None:
-        """Charge a value that becomes text `times` times. All elements of a list or object are visited and written."""
+        """Charge the budget for converting a value to text `times` times. All elements of a list or object are visited
+        and written."""
         if isinstance(value, _ONE_TEXT):
             self.charge_value(value, PRINTED * times, times)
         else:
@@ -186,19 +191,19 @@ class Budget:
         waiting.extend(items)
 
     def charge_tuples(self, values: Iterable[Any]) -> None:
-        """Charge the tuples among `values`. A look-up of a tuple hashes everything in it."""
+        """Charge the budget for hashing the tuples among `values`. A look-up of a tuple hashes everything in it."""
         for value in values:
             if isinstance(value, tuple):
                 self.charge_value(value, 1, 0)
 
     def as_list(self, value: Any) -> Any:
-        """Return an iterator as a list, with each element charged; return any other value as it is."""
+        """Return an iterator as a list, and charge the budget for each element. Return any other value unchanged."""
         if type(value) in _NO_ITERATORS or not isinstance(value, Iterator):
             return value
         return list(self.charge_each(value))
 
     def charge_each(self, items: Iterable[Any], weight: int = 1) -> Iterator[Any]:
-        """Yield the items, each charged before it is yielded."""
+        """Yield the items, and charge the budget for each item before it is yielded."""
         for item in items:
             self.charge(weight, _POINTER)
             yield item
@@ -210,21 +215,22 @@ def current_budget(context: Context) -> Budget:
 
 
 def text_size(text: str | bytes) -> int:
-    """Return an upper limit of the memory of a text, in bytes. For bytes, of the text that printing them gives."""
+    """Return an upper limit of the memory of a text, in bytes. For a bytes object, return the limit for its printed
+    text."""
     return len(text) if isinstance(text, str) and text.isascii() else 4 * len(text)
 
 
 def _texts_size(items: Collection[Any], is_texts_only: bool) -> int:
-    """Return the size of all texts among `items`.
+    """Return an upper limit of the memory, in bytes, of all texts among `items`.
 
-    If all are ASCII, no Python code runs per text: charging must cost less than the work itself.
+    If all texts are ASCII, no Python code runs per text: charging must cost less than the work itself.
     """
     texts = items if is_texts_only else [item for item in items if isinstance(item, str)]
     return sum(map(len, texts)) if all(map(str.isascii, texts)) else sum(map(text_size, texts))
 
 
 def charge_source(budget: Budget, source: str, tokens: Iterable[tuple[int, str, str]]) -> None:
-    """Charge the compilation of a template, token by token."""
+    """Charge the budget for compiling a template, token by token."""
     budget.charge(COMPILED_NODES + 2 * source.count("\n"), text_size(source))
     for _, kind, _ in tokens:
         if kind != "whitespace":
@@ -232,7 +238,7 @@ def charge_source(budget: Budget, source: str, tokens: Iterable[tuple[int, str, 
 
 
 def count_loops(tree: nodes.Template) -> None:
-    """Make every `for` of a parsed template count its rounds."""
+    """Change a parsed template so that each round of a `for` loop is charged to the budget when the loop runs."""
     for loop in tree.find_all(nodes.For):
         weight = nodes.Const(ROUND_NODES + sum(1 for _ in loop.find_all(nodes.Node)) // 2)
         loop.iter = nodes.Filter(loop.iter, COUNTED, [weight], [], None, None, lineno=loop.lineno)
@@ -240,7 +246,7 @@ def count_loops(tree: nodes.Template) -> None:
 
 @pass_context
 def counted(context: Context, items: Iterable[Any], weight: int) -> Iterator[Any]:
-    """Yield the items, each charged as a round of a loop."""
+    """Yield the elements of a template's loop, and charge the budget with `weight` nodes for each round."""
     budget = current_budget(context)
     budget.heaviest_round = max(budget.heaviest_round, weight)
     for item in items:
@@ -249,7 +255,7 @@ def counted(context: Context, items: Iterable[Any], weight: int) -> Iterator[Any
 
 
 def charge_slice(budget: Budget, value: Any, part: slice) -> None:
-    """Charge the copying by `value[start:stop:step]`."""
+    """Charge the budget for the copy that `value[start:stop:step]` makes."""
     if isinstance(value, Sized):
         count = len(range(*part.indices(len(value))))
         wide = isinstance(value, str) and not value.isascii()
@@ -257,7 +263,7 @@ def charge_slice(budget: Budget, value: Any, part: slice) -> None:
 
 
 def charge_operation(budget: Budget, operator: str, left: Any, right: Any) -> None:
-    """Charge `left operator right` before it is computed.
+    """Charge the budget for `left operator right` before it is computed.
 
     Raises:
         SecurityError: the charge exceeds what the budget has left, or an operand has a type without a cost.
@@ -289,14 +295,15 @@ def charge_operation(budget: Budget, operator: str, left: Any, right: Any) -> No
 
 
 def joined_size(texts: Iterable[Any]) -> int:
-    """Return the bytes of some texts joined to one. A single wide character makes the whole text wide."""
+    """Return an upper limit of the memory, in bytes, of all `texts` joined to one text. A single character beyond ASCII
+    makes the whole text wide."""
     found = [text for text in texts if isinstance(text, str)]
     length = sum(map(len, found))
     return length if all(map(str.isascii, found)) else 4 * length
 
 
 def charge_numbers(budget: Budget, operator: str, left: int, right: int) -> None:
-    """Charge an operator on two integers."""
+    """Charge the budget for an operator on two integers, by the number of bits in the result."""
     bits = (left.bit_length(), right.bit_length())
     made = sum(bits) if operator == "*" else max(bits)
     if operator == "**" and right > 0:
@@ -307,7 +314,8 @@ def charge_numbers(budget: Budget, operator: str, left: int, right: int) -> None
 
 
 def charge_format(budget: Budget, template: str, arguments: Iterable[Any]) -> None:
-    """Charge a format (`%` or `str.format`) as if each number were a width and each field printed all arguments."""
+    """Charge the budget for filling a format string (`%` or `str.format`). The charge assumes the worst: each number is
+    a width, and each field prints all arguments."""
     if _WIDTH_FROM_ARGUMENT.search(template):
         raise SecurityError("a format takes a width from an argument: write the width as a number")
     budget.charge(len(template) // 4, 4 * text_size(template))

@@ -24,8 +24,8 @@ a computed key or a slice."""
 
 
 def paths_in(text: str) -> set[Path]:
-    """Return the paths of a template. For a template with a syntax error, return an empty set; rendering reports the
-    error."""
+    """Return the paths of all values that a template reads. For a template with a syntax error, return an empty set;
+    rendering reports the error."""
     try:
         tree = LENIENT.parse(text)
     except TemplateError:
@@ -61,7 +61,7 @@ def split_lookup(node: nodes.Node | None) -> tuple[nodes.Node | None, list[str |
 
 
 def names_in(code: str, names: Iterable[str]) -> set[str]:
-    """Return the names that occur in the code.
+    """Return those of `names` that occur in the code of a tool.
 
     The code is split into words once. A regular expression for each name would search the whole code again, and `re`
     would cache each expression.
@@ -71,8 +71,8 @@ def names_in(code: str, names: Iterable[str]) -> set[str]:
 
 
 def find_codes(fields: Mapping[str, JsonValue]) -> Iterator[str]:
-    """Yield the code in a tool's own fields. Base64 is decoded; a text that is not base64, such as a template, is
-    yielded unchanged."""
+    """Yield the code in one tool's fields, such as `code` and `script`, but not in nested tools. Base64 in `code_b64`
+    is decoded; a text that is not base64, such as a template, is yielded unchanged."""
     for name in _CODE:
         if isinstance(fields.get(name), str):
             yield fields[name]
@@ -85,7 +85,7 @@ def find_codes(fields: Mapping[str, JsonValue]) -> Iterator[str]:
 
 
 def places_in_code(config: JsonValue, places: Sequence[str]) -> list[str]:
-    """Return the paths of `places` whose first name occurs in code. The code is that of a tool's config and of its
+    """Return those of the paths `places` (such as `step.data`) whose first name occurs in the code of a tool or of its
     tasks."""
     code = " ".join(_find_all_codes(config))
     names = {place: _FIRST_NAME.split(place, 1)[0] for place in places} if code else {}

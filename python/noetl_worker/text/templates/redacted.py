@@ -26,20 +26,20 @@ _MOST_PLACES: Final = 5
 class RedactedValue(ToolError):
     """Error for a template or config that reads a value which the plane has redacted.
 
-    The class does not derive from TemplateError. In the rule of a task, a TemplateError only means that the rule's
-    condition is false.
+    The class does not derive from TemplateError. In the condition of a task's rule, a TemplateError only makes the
+    condition false, but a redacted value must fail the task.
     """
 
     default_kind = "configuration"
 
 
 class RedactedText(str):
-    """The text "[REDACTED]" that the plane has put in place of a value. The type marks the text, so that reading the
-    text fails."""
+    """The text "[REDACTED]" that the plane has put in place of a value. The type distinguishes it from ordinary text,
+    so that a template that reads it fails."""
 
     __slots__ = ("place",)
     place: str
-    """Path of the value, as a template would write it."""
+    """Path of the redacted value, as a template would write it: `workload.api.token`."""
 
     @classmethod
     def create(cls, place: str) -> RedactedText:
@@ -49,14 +49,14 @@ class RedactedText(str):
 
 
 def mark_redacted(value: Any, name: str) -> list[str]:
-    """Replace each text that is exactly REDACTED by a RedactedText, in place.
+    """Replace each text in `value` that is exactly "[REDACTED]" by a RedactedText, in place.
 
     Args:
         value: the value from the store; it is changed.
         name: name of the value in templates. Empty if templates use the value's own fields as names.
 
     Returns:
-        The paths of the replaced texts, except headers of an HTTP answer.
+        The paths of the replaced texts, except those of HTTP headers that no playbook needs.
     """
     found: list[str] = []
     waiting: list[tuple[Any, str]] = [(value, name)]
@@ -87,7 +87,8 @@ def mark_stored(value: Any, packed: bytes, name: str, *, redacts: bool) -> list[
 
 
 def members(holder: Any, place: str) -> Iterator[tuple[Any, Any, str]]:
-    """Yield each key or index of an object or list, its value and its path. The path is written as in a template."""
+    """Yield each key or index of `holder`, its value, and the value's path in a template. `place` is the path of
+    `holder`."""
     if isinstance(holder, dict):
         for key in list(holder):
             yield key, holder[key], f"{place}.{key}" if place else key
@@ -97,7 +98,7 @@ def members(holder: Any, place: str) -> Iterator[tuple[Any, Any, str]]:
 
 
 def check_read(value: Any) -> Any:
-    """Return a value that a template has looked up.
+    """Return a value that a template has looked up, unless the value is redacted.
 
     Raises:
         RedactedValue: the plane has redacted the value.
@@ -112,7 +113,8 @@ def check_given(value: JsonValue, places: Sequence[str] = ()) -> None:
 
     Args:
         value: the tool's config.
-        places: paths of redacted values in the variables. If there are any, each text with "[REDACTED]" is refused.
+        places: paths of redacted values in the template variables. If there are any, each text in the config that
+            contains "[REDACTED]" is refused: a template may have copied the text.
 
     Raises:
         RedactedValue: the config has a redacted value.

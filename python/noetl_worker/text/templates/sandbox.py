@@ -24,11 +24,11 @@ from noetl_worker.text.templates.limits import Budget, charge_operation, charge_
 from noetl_worker.text.templates.redacted import check_read
 
 _NO_STEPS: Final = frozenset({"ctx", "event", "input", "iter", "job", "keychain", "loop", "output", "vars", "workload"})
-"""Variables that are not the result of a step. Their `result` is an ordinary key."""
+"""Names of template variables that never hold a step's data. For them, `name.result` looks up an ordinary key."""
 _METHOD: Final = "method"
-"""Value of `ctx` in the syntax node of an attribute that is called as a method."""
+"""Marker in the field `ctx` of a Getattr syntax node: the template calls the attribute as a method."""
 _SHORT: Final = 1_000
-"""Most characters of a text whose comparison costs nothing."""
+"""Most characters of a text that may be compared without a charge to the rendering's budget."""
 
 
 class _StrictMissing(ChainableUndefined):
@@ -89,7 +89,7 @@ class MissingSecret(ChainableUndefined):
         )
 
     def alone(self) -> None:
-        """Return null: the value of a template that is only `{{ keychain.name }}`, for a missing entry."""
+        """Return None, as the value of a template that is only `{{ keychain.name }}` and whose entry is missing."""
 
 
 class RequiredSecret(MissingSecret):
@@ -99,7 +99,7 @@ class RequiredSecret(MissingSecret):
     __slots__ = ()
 
     def alone(self) -> None:
-        """Raise CredentialError."""
+        """Raise CredentialError for a template that is only a reference to a missing keychain entry."""
         str(self)
 
 
@@ -110,7 +110,7 @@ class SecretEntry(dict[str, Any]):
         fields: the fields of the entry, or the entries of the keychain.
         entry: name of the entry.
         missing: names of the entries that the plane was asked for and does not have.
-        required: class of the value in place of a missing entry.
+        required: class of the undefined value that stands in place of a missing entry.
     """
 
     __slots__ = ("entry", "missing", "required")
@@ -150,7 +150,7 @@ class TemplateScope(Context):
 
     @cached_property
     def budget(self) -> Budget:
-        """The budget of the rendering that this context belongs to (set by `template.render`)."""
+        """Limits of work, size and time for the rendering that uses this context; `template.render` sets them."""
         return Budget()
 
     def derived(self, locals: dict[str, Any] | None = None) -> Context:  # noqa: A002 - as Jinja's own
@@ -160,7 +160,7 @@ class TemplateScope(Context):
         return inner
 
     def concat(self, pieces: list[str]) -> str:
-        """Join the pieces of a `set` block, a macro or a call block. The text is charged before it is made."""
+        """Join the pieces of a `set` block, a macro or a call block. First charge the text's size to the budget."""
         self.budget.charge(len(pieces), joined_size(pieces))
         return "".join(pieces)
 
@@ -177,7 +177,7 @@ class _Generator(CodeGenerator):
     method. `~` converts its operands by `to_text`."""
 
     def _write_around(self, before: str, parts: Iterable[Any], after: str, frame: Frame) -> None:
-        """Write `before`, then the Python code of each expression with a comma, then `after`."""
+        """Write `before`, then the Python code of each expression in `parts` followed by a comma, then `after`."""
         self.write(before)
         for part in parts:
             self.visit(part, frame)
@@ -225,8 +225,8 @@ class _Generator(CodeGenerator):
         self._write_around("environment.concat_text(context, (", node.nodes, "))", frame)
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
-        """Compute no expression while a template is compiled, because expressions have a budget only at rendering. Only
-        plain text is computed."""
+        """Return the constant for a template's plain text. Refuse any expression: Jinja would evaluate a constant one
+        while compiling, when no budget limits it."""
         if not isinstance(node, nodes.TemplateData):
             raise nodes.Impossible
         return super()._output_child_to_const(node, frame, finalize)
@@ -237,15 +237,16 @@ class _Generator(CodeGenerator):
 
 
 class _Compared:
-    """Syntax node around an operand of a comparison. `_Generator` adds the node, so that the operand is charged before
-    it is compared."""
+    """Syntax node that `_Generator` puts around each operand of a comparison, so that the operand is charged to the
+    budget before it is compared."""
 
     def __init__(self, node: nodes.Expr) -> None:
         self.node = node
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """The sandboxed environment. It raises SecurityError where Jinja's own sandbox returns a silent undefined."""
+    """Sandboxed Jinja environment of all NoETL templates. It raises SecurityError for forbidden attributes, where
+    Jinja's own sandbox returns a silent undefined."""
 
     code_generator_class = _Generator
     context_class = TemplateScope
@@ -273,7 +274,7 @@ class Environment(ImmutableSandboxedEnvironment):
         self.globals["namespace"] = CheckedNamespace
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Return the value of the key `name` for `value.name` without a call. `{{ workload.items }}` is data, not a
+        """Return the value of the key `name` for an uncalled `value.name`: `{{ workload.items }}` is data, not a
         method."""
         if isinstance(obj, SecretEntry):
             return obj.field(attribute)
@@ -339,8 +340,8 @@ class Environment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def compared(context: Context, value: Any) -> Any:
-        """Charge an operand of a comparison with all values in it, since the comparison may visit all. Return the
-        operand."""
+        """Return an operand of a comparison, after charging the operand to the rendering's budget. All values inside it
+        are charged, because the comparison may visit all."""
         if isinstance(value, str):
             if len(value) > _SHORT:
                 current_budget(context).charge(1 + len(value) // 64)
@@ -362,7 +363,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
 @pass_context
 def _printed(context: Context, value: Any) -> str:
-    """Return a value as text (`to_text`) and charge for it."""
+    """Return a value as text (`to_text`), and charge the conversion to the rendering's budget."""
     check_read(value)
     if isinstance(value, int):
         current_budget(context).charge_number(value)

@@ -100,8 +100,8 @@ def render(
 def _render(
     value: JsonValue, variables: Mapping[str, JsonValue], strict: bool, undefined: JsonValue, budget: Budget | None
 ) -> JsonValue:
-    """Render a value within a budget. For a single text, `budget` is None, and a budget is made only if the text needs
-    a budget."""
+    """Render a value within a budget. `budget` is None for a single text: then a budget is made only if the text is
+    compiled or evaluated by Jinja."""
     if isinstance(value, str):
         if isinstance(value, PlainText):
             return str(value)
@@ -158,7 +158,7 @@ def _render_text(
 
 
 def _walk(path: tuple[str, ...], variables: Mapping[str, JsonValue]) -> Any:
-    """Return the value at a path of object keys, or _MISSING if Jinja has to find it."""
+    """Return the value at a path of object keys. Return _MISSING if a key is absent or Jinja must handle the type."""
     value: Any = variables
     for key in path:
         if (type(value) is dict or value is variables) and key in value:
@@ -174,7 +174,8 @@ class _Compiled:
     template: Template
     is_expression: bool
     path: tuple[str, ...] | None
-    """The path, if the expression is only a path. Then the value is found without Jinja and needs no conversion."""
+    """Keys of the variable path, if the template is only a path such as `{{ a.b }}`; else None. Such a value is looked
+    up without Jinja."""
 
     def run(self, variables: Mapping[str, JsonValue], undefined: JsonValue, budget: Budget) -> JsonValue:
         template = self.template
@@ -199,8 +200,8 @@ def _charged(pieces: Iterable[str], budget: Budget) -> Iterator[str]:
 
 
 def _charged_block(block: Callable[[Context], Iterator[str]], budget: Budget) -> Callable[[Context], Iterator[str]]:
-    """Wrap a block of a template so that each piece of its output is charged. A template may print a block any number
-    of times (`self.name()`)."""
+    """Wrap a Jinja block so that each piece of its output is charged to the budget. A template may print a block any
+    number of times (`self.name()`)."""
     return lambda context: _charged(block(context), budget)
 
 
@@ -229,7 +230,7 @@ def _compile(source: str, strict: bool, budget: Budget) -> _Compiled:
 
 
 _CACHED: Final[dict[bool, dict[str, _Compiled]]] = {False: {}, True: {}}
-"""The compiled templates, by their source, for each value of `strict`."""
+"""Cache: value of `strict` -> source of a template -> compiled template."""
 
 
 def only_expression(tree: nodes.Template) -> nodes.Expr | None:
@@ -254,8 +255,8 @@ def _path(expression: nodes.Expr | None) -> tuple[str, ...] | None:
 def to_json(value: Any, budget: Budget) -> JsonValue:
     """Convert a Jinja result to a JSON value: undefined -> None, tuples and iterators -> lists.
 
-    A value that occurs several times in the result is charged each time, because JSON repeats the value. Lists and
-    objects of scalars are returned as they are, which needs no Python code per element.
+    A value that occurs several times in the result is charged to the budget each time, because JSON repeats it. Lists
+    and objects of scalars are returned as they are, which needs no Python code per element.
     """
     kind = type(value)
     if kind in _SCALARS:
@@ -332,7 +333,7 @@ def _reason(error: Exception) -> str:
 
 
 def _find_line(error: Exception, template: Template | None) -> int | None:
-    """Return the template's line with the failed expression, found by the traceback of the generated code."""
+    """Return the line number of the failed expression in the template, found in the traceback; None if unknown."""
     if template is None:
         return None
     line: int | None = None

@@ -27,15 +27,15 @@ _RESULT: Final = ("Result:", "Data:")
 
 @dataclass(frozen=True, slots=True)
 class FieldDescription:
-    """A field of a config model."""
+    """Description of one field of a tool's config model, for the documentation."""
 
     name: str
     spellings: tuple[str, ...]
-    """Other accepted names."""
+    """Other names that a playbook may use for the field."""
     type: str
-    """Type in words."""
+    """Type of the field in words, such as `a list of text`."""
     default: Any
-    """A JSON value; NO_DEFAULT if the field is required."""
+    """Value if the playbook does not set the field; NO_DEFAULT if the field is required."""
     meaning: str
 
     @property
@@ -45,14 +45,14 @@ class FieldDescription:
 
 @dataclass(frozen=True, slots=True)
 class KindDescription:
-    """A tool kind."""
+    """Description of one tool kind, for the documentation."""
 
     kind: str
     aliases: tuple[str, ...]
     text: str
-    """The model's docstring, without indentation and without its `Result:` (or `Data:`) paragraph."""
+    """Docstring of the kind's config model, without indentation and without its `Result:` (or `Data:`) paragraph."""
     result: str
-    """The `Result:` or `Data:` paragraph of the model's docstring: a description of the result's data."""
+    """Description of the result's data: the `Result:` or `Data:` paragraph of the config model's docstring."""
     fields: tuple[FieldDescription, ...]
 
     @property
@@ -94,8 +94,8 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
 
 
 def field_docs(model: type) -> Mapping[str, str]:
-    """Return field -> the string literal below the field, on one line, with the fields of base classes. The result is
-    empty if the source file is not installed."""
+    """Return field -> its description, for a config model and its base classes. A description is the string literal
+    below the field, joined to one line. The result is empty if the source file is not installed."""
     docs: dict[str, str] = {}
     for base in reversed(model.__mro__):
         if dataclasses.is_dataclass(base):

@@ -25,7 +25,7 @@ class Guide:
     """The sections of a `page.md` as Markdown. A section that the file lacks is empty."""
 
     example: str = ""
-    """A step's `tool` as YAML, without the fence."""
+    """A step's `tool` as YAML, without the Markdown code fence."""
     result: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
     """Kind of failure -> when this failure occurs. Kinds of failure that every tool has are not listed."""
@@ -33,7 +33,7 @@ class Guide:
 
 
 def read_guide(tool: Tool[Any]) -> Guide:
-    """Return the page beside the tool's module, or an empty guide if there is none."""
+    """Return the guide parsed from the file `page.md` beside the tool's module, or an empty guide without this file."""
     package = type(tool).__module__.rpartition(".")[0]
     if not package:
         return Guide()
@@ -42,7 +42,8 @@ def read_guide(tool: Tool[Any]) -> Guide:
 
 
 def parse_guide(text: str, kind: str) -> Guide:
-    """Parse a page. Raises ConfigurationError for an unknown heading, or a malformed line under `Errors`."""
+    """Parse the text of a `page.md`. Raise ConfigurationError for an unknown heading or a malformed line under
+    `Errors`."""
     _, *rest = re.split(r"^## +(\S.*)$", text, flags=re.MULTILINE)
     parts = dict(zip(map(str.rstrip, rest[::2]), (part.strip() for part in rest[1::2]), strict=True))
     odd = [name for name in parts if name not in _HEADINGS]

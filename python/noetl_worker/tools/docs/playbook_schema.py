@@ -95,13 +95,13 @@ def _step() -> dict[str, JsonValue]:
 
 
 def _next() -> dict[str, JsonValue]:
-    """Return the schema of `next`: a step's name, a list of steps, or an object with `arcs`."""
+    """Return the schema of a step's `next`: null, or an object with the required list `arcs`."""
     arcs = {"type": "array", "items": {**_known(ARC_KEYS), "required": ["step"]}}
     properties = {**dict.fromkeys(sorted(NEXT_KEYS), True), "arcs": arcs}
     return {"anyOf": [{"type": "null"}, {**_known(NEXT_KEYS), "properties": properties, "required": ["arcs"]}]}
 
 
 def _known(keys: Collection[str], *, nullable: bool = False) -> dict[str, Any]:
-    """Return the schema of an object with only the keys `keys`, so that a misspelt key (`whn`) is an error."""
+    """Return the schema of an object that may have only the keys `keys`, so that a misspelt key (`whn`) is an error."""
     kinds = ["object", "null"] if nullable else "object"
     return {"type": kinds, "properties": dict.fromkeys(sorted(keys), True), "additionalProperties": False}

@@ -94,6 +94,6 @@ def _filled(text: str) -> str:
 
 
 def _reflowed(text: str) -> str:
-    """Return a docstring as Markdown. The tag `differs-from-upstream:`, which only developers know, is replaced by
-    "Unlike the published workers:"."""
+    """Return a docstring with the developers' tag `differs-from-upstream:` replaced by "Unlike the published
+    workers:", for readers of the documentation."""
     return re.sub(r"differs-from-upstream:\s*", "Unlike the published workers: ", text)

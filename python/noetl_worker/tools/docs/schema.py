@@ -27,7 +27,7 @@ have no flag to ignore case."""
 
 
 def _or_text(schemas: list[dict[str, Any]], pattern: str, description: str) -> dict[str, Any]:
-    """Return a schema that accepts a value of `schemas`, text that spells such a value (`pattern`), or a template."""
+    """Return a schema that accepts what one of `schemas` accepts, a text that matches `pattern`, or a template."""
     text = {"type": "string", "pattern": rf"^\s*{pattern}\s*$|{_TEMPLATE}"}
     return {"anyOf": [*schemas, text], "description": description}
 
@@ -90,7 +90,7 @@ def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue
 
 
 def _own_properties(tool: Tool[Any], description: KindDescription) -> dict[str, Any]:
-    """Return the schemas of the model's fields, with descriptions."""
+    """Return field -> JSON Schema for the fields of the tool's config model, with descriptions."""
     given: Mapping[str, Any] = getattr(tool, "field_schemas", {})
     hints = fields.field_types(tool.config_model)
     properties: dict[str, Any] = {}
@@ -121,7 +121,7 @@ def _spec_property(own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _needed(field: FieldDescription) -> dict[str, Any]:
-    """Return a schema that requires one of a field's spellings, or the field under `spec`."""
+    """Return a schema that requires a field: under one of its spellings, or under its own name in `spec`."""
     in_spec = {"required": ["spec"], "properties": {"spec": {"type": "object", "required": [field.name]}}}
     return {"anyOf": [*({"required": [name]} for name in (field.name, *field.spellings)), in_spec]}
 

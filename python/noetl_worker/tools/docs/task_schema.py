@@ -10,7 +10,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.policy import VERBS
 
 TASKS_SPELLINGS: Final = ("tasks", "tool_config", "tool")
-"""Fields that may hold a sequence's tasks."""
+"""Names of the fields that may hold the list of tasks in a task sequence's config."""
 
 _SET: Final[Mapping[str, JsonValue]] = {
     "type": "object",
@@ -100,8 +100,8 @@ TASKS_SCHEMA: Final[Mapping[str, JsonValue]] = {"type": "array", "minItems": 1, 
 
 
 def kinds_in(raw_config: Mapping[str, JsonValue]) -> Iterator[str]:
-    """Yield the kinds of the tasks in a sequence's unparsed config. The caller imports these kinds before the config is
-    parsed."""
+    """Yield the tool kinds of the tasks in a task sequence's unparsed config. The caller imports the tools of these
+    kinds before the config is parsed."""
     for name in TASKS_SPELLINGS:
         tasks = raw_config.get(name)
         for task in tasks if isinstance(tasks, list) else ():

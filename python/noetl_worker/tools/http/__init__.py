@@ -1,1 +1,1 @@
-"""HTTP for tools: client, tokens, egress, answers."""
+"""HTTP for tools: clients, access tokens, the check of destination addresses, and the reading of answers."""

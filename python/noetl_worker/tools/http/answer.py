@@ -1,7 +1,7 @@
 """The answer of an HTTP exchange: read and unpacked into bounded memory, and converted to a JSON value.
 
-A small compressed body may unpack to gigabytes, and a chunk of 64 KiB may unpack to 64 MiB. So the limit holds already
-while a chunk is unpacked.
+A small compressed body may unpack to gigabytes, and even a chunk of 64 KiB may unpack to 64 MiB. So the limit is
+checked while a chunk is being unpacked, not afterwards.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 @dataclass(eq=False)
 class Content:
-    """A body of at most `limit` bytes; `is_cut` is True if there were more.
+    """Received body of an HTTP answer, cut at `limit` bytes. `is_cut` is True if the answer had more bytes.
 
     The body is a list of chunks as they arrived. A single growing buffer would need twice its memory whenever Python
     copies it to a larger place.
@@ -58,7 +58,7 @@ class Content:
     is_cut: bool = False
     pieces: list[bytes] = field(default_factory=list)
     owner: Any = None
-    """Object for which the body's memory is reserved in `process/room.py`; None: this object."""
+    """Object whose lifetime limits the memory reservation for the body (`process/room.py`); None: this object."""
     charged: int = 0
 
     def add(self, piece: bytes) -> None:
@@ -81,21 +81,21 @@ class Content:
         self.charged = 0
 
     def end_without_half(self) -> None:
-        """Remove the beginning of a registered secret from the end of a cut body. Redaction finds only complete
-        secrets."""
+        """Remove an incomplete secret from the end of a cut body. Redaction finds only complete secrets, so the
+        beginning of a registered secret would stay readable."""
         end = b""
         while self.pieces and len(end) < _LONGEST_SECRET:
             end = self.pieces.pop() + end
         self.pieces.append(drop_half_at_end(end))
 
     def text(self) -> str:
-        """Return the complete body as UTF-8 text and empty this object."""
+        """Return the received body as text, decoded as UTF-8, and empty this object."""
         if self.is_cut:
             self.end_without_half()
         return self.take().decode("utf-8", "replace")
 
     def take(self, ending: bytes = b"") -> bytes:
-        """Return the complete body, followed by `ending`, and empty this object."""
+        """Return the received body, followed by `ending`, and empty this object."""
         pieces, self.pieces = [*self.pieces, ending], []
         return b"".join(pieces)
 
@@ -106,8 +106,8 @@ async def read(response: httpx.Response, limit: int, owner: object = None) -> Co
     Args:
         response: an answer whose body has not been read.
         limit: most bytes, unpacked.
-        owner: object for which the memory is reserved until `leave_room`. None: the Content itself, for as long as it
-            exists.
+        owner: object whose lifetime limits the memory reservation, which ends earlier with `leave_room`. None: the
+            returned Content.
 
     Raises:
         httpx.DecodingError: the body is not what its Content-Encoding says.
@@ -210,7 +210,8 @@ async def answer_result(response: httpx.Response, content: Content, response_typ
 
 
 def in_plane_form(result: ToolResult, form: ToolForm) -> ToolResult:
-    """Return the result without the fields that the plane's own worker does not return for an HTTP answer."""
+    """Remove from an HTTP result the data fields that the published worker of this plane does not return. Return the
+    result."""
     if not isinstance(result.data, dict) or result.data.get("status_code") is None:  # there was no answer
         return result
     for name in form.not_of_http:
@@ -289,8 +290,8 @@ def _cut_mark(headers: Mapping[str, str], size: int) -> bytes:
 
 
 def _binary(pieces: list[bytes], size: int) -> dict[str, JsonValue]:
-    """Encode a body as base64, and empty `pieces` meanwhile. Otherwise the body, its base64 bytes and its base64 text
-    would be in memory together."""
+    """Encode a body as base64, and remove each chunk from `pieces` once it is encoded. Otherwise the body, its base64
+    bytes and its base64 text would be in memory together."""
     texts: list[str] = []
     rest = b""
     pieces.reverse()

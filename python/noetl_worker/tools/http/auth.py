@@ -125,7 +125,8 @@ class Authorizer:
         return await merged_data(own, context)
 
     async def _from_secret_manager(self, own: Mapping[str, Any], context: ToolContext) -> dict[str, JsonValue]:
-        """Fetch the secret for {"key": "projects/...", "oauth_credential": alias}; the secret's text is the token."""
+        """Fetch a secret from Google's Secret Manager, and return a credential whose token is the secret's text. `own`
+        has the secret's name (`key`) and an alias for Google (`oauth_credential`)."""
         alias, name = own.get("oauth_credential"), str(own.get("key") or own.get("secret_name"))
         google = dict(await context.secrets.credential(str(alias))) if alias else {}
         access = await self.tokens.google(google, context.settings)
@@ -278,7 +279,7 @@ def _with_token(token: str, *, fetched: bool = False) -> Authorization:
 
 
 def _kind(values: Mapping[str, JsonValue]) -> str:
-    """Return the canonical type of an `auth` object: `bearer_token` and `httpBearerAuth` give `bearer`. Without a type,
+    """Return the canonical type of an `auth` object: `bearer` for `bearer_token` and `httpBearerAuth`. Without a type,
     guess from the fields."""
     given = str(values.get("type") or "").lower().replace("-", "_")
     for kind, words in (

@@ -66,7 +66,7 @@ settings."""
 
 
 class _Idle(NamedTuple):
-    """A client that no command uses now. The next command with the same key gets the client."""
+    """An idle client: no command uses it now, and the next command with an equal key gets it."""
 
     key: _Key
     client: httpx.AsyncClient
@@ -283,8 +283,8 @@ def _opened(options: ClientOptions, name: str, files: ExitStack, settings: ToolS
 
 
 def http_address(text: str, field: str, tool: str) -> httpx.URL:
-    """Return the address that a config field contains. Raises ConfigurationError if the address lacks http:// or
-    https://, or a host."""
+    """Return the URL that a config field contains. Raise ConfigurationError if the text is no URL with http:// or
+    https:// and a host."""
     problem = "an address starts with http:// or https:// and a host"
     try:
         address = httpx.URL(text)
@@ -296,7 +296,7 @@ def http_address(text: str, field: str, tool: str) -> httpx.URL:
 
 
 def shown_text(address: str) -> str:
-    """Return the text of an address for messages, as `shown` does. The text need not be a valid address."""
+    """Return an address for messages, without user, password and query. The text need not be a valid URL."""
     with suppress(httpx.InvalidURL, TypeError, ValueError):
         if (url := httpx.URL(address)).host:
             return shown(url)
@@ -305,12 +305,12 @@ def shown_text(address: str) -> str:
 
 
 def shown(url: httpx.URL) -> str:
-    """Return an address for messages, without user, password and query. A query may contain keys."""
+    """Return a URL as text for messages, without user, password, query and fragment. A query may contain keys."""
     return str(url.copy_with(username=None, password=None, query=None, fragment=None))
 
 
 def without_user(address: str) -> str:
-    """Return an address for results, without user and password but with its query."""
+    """Return an address as text for a tool's result: without user and password, but with the query."""
     return str(httpx.URL(address).copy_with(username=None, password=None)) if "@" in address else address
 
 

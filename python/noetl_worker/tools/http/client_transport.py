@@ -66,8 +66,8 @@ class ClientTransport(httpx.AsyncBaseTransport):
         return await connected(connect, host, port, timeout_s, self._rule)
 
     async def give_back(self, server: bytes, connection: StreamedConnection) -> None:
-        """Take a connection back when its answer has been read or closed. A connection that can be reused becomes idle;
-        any other is closed."""
+        """Take a connection back after its answer has been read or closed. A reusable connection becomes idle; any
+        other is closed."""
         if self._is_closed or not connection.is_usable(asyncio.get_running_loop().time()):
             await connection.aclose()
             return

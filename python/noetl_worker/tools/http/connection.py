@@ -18,14 +18,15 @@ _MOST_HELD: Final = 1 << 16
 """Maximum number of received bytes that the caller has not read yet. Above this limit the connection stops reading, and
 the server must wait."""
 _CHUNK: Final = 16
-"""Bytes that each chunk adds to the overhead, which `_max_overhead` limits. A tiny chunk costs as much time as a larger
-chunk."""
+"""Bytes that each chunk of a body counts towards the answer's overhead limit (`_max_overhead`). A tiny chunk costs as
+much time as a larger one, so this limits the number of chunks."""
 _EVENTS_AT_ONCE: Final = 64
 """Maximum number of chunks read in a row before other tasks can run."""
 
 
 class StreamedConnection(HttpConnection[None]):
-    """A connection for one exchange at a time: `ask`, then `next_piece` to the end. An error closes it.
+    """An HTTP connection of a tool, for one exchange at a time: `ask`, then `next_piece` to the end of the body. An
+    error closes the connection.
 
     Raises:
         httpx.TransportError: the network failed, or the answer is not HTTP/1.1.
@@ -43,11 +44,12 @@ class StreamedConnection(HttpConnection[None]):
         dropped."""
         self._lost: Exception | None = None
         """The error with which the network closed the connection. Bytes that arrived before the error are still
-        read."""
+        parsed."""
         self._read_s = NO_LIMIT_S
 
     async def ask(self, request: httpx.Request, body: httpx.AsyncByteStream) -> httpx.Response:
-        """Send the request and return the head of the answer, with a body that is read by `next_piece`."""
+        """Send the request and return the answer as soon as its head has arrived. The answer's body is `body`, which
+        calls `next_piece`."""
         self._read_s = request.extensions.get("timeout", {}).get("read") or NO_LIMIT_S
         self._pairs, self._size, self._beside, self._has_head = [], 0, 0, False
         self._is_asked = True
@@ -99,7 +101,7 @@ class StreamedConnection(HttpConnection[None]):
             await self._writable
 
     async def _read_on(self) -> None:
-        """Read the bytes that have arrived, or wait until some arrive."""
+        """Parse the bytes of the answer that have arrived. If none have arrived, first wait for some."""
         if self._parser.is_behind or self._arrived or not self.is_open:
             await asyncio.sleep(0)  # lets other tasks run, so that a server cannot occupy the loop
         else:
@@ -132,12 +134,12 @@ class StreamedConnection(HttpConnection[None]):
             self.is_open = False
 
     def close(self, why: Broken) -> None:
-        """See `HttpConnection.close`."""
+        """Close the connection at once; a waiting or later read of the answer raises `why`."""
         self._failure = self._failure or why
         super().close(why)
 
     async def aclose(self) -> None:
-        """Close the connection in the middle of an exchange."""
+        """Close the connection at once, even in the middle of an exchange."""
         self._failure = Broken("the request was given up")  # a new object: an earlier error has a traceback of its own
         self.close(self._failure)
         self._parser.close()

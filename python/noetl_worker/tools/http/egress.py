@@ -1,4 +1,4 @@
-"""The check of an address before a tool connects to it over HTTP. `egress_backend.py` makes the connections."""
+"""The check whether a tool may connect to an address over HTTP. `egress_backend.py` makes the connections."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ class EgressDenied(ConfigurationError):
 
 
 async def check_literal(rule: EgressRule, request: httpx.Request) -> None:
-    """Check the host of a request's URL, if the host is an IP address. This function is an event hook: httpx calls it
-    before each request, also over a proxy."""
+    """Raise EgressDenied if the host of a request's URL is a denied IP address; host names pass. httpx calls this event
+    hook before each request, also over a proxy."""
     with suppress(ValueError):  # the host is a name
         check(rule, request.url.host, unquote(request.url.host))
 
 
 def refusal(rule: EgressRule, host: str, address: str, port: int | None) -> str | None:
-    """Return why a connection to a host's address is denied; None if it is allowed, or if `address` is a name."""
+    """Return the reason why the rule denies a connection to `address` of `host`. Return None if the rule allows it, or
+    if `address` is not an IP address."""
     try:
         check(rule, host, unquote(address), port)
     except EgressDenied as error:

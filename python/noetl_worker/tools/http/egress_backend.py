@@ -49,7 +49,7 @@ def guard(client: httpx.AsyncClient, rule: EgressRule, *, proxies: bool) -> None
 
 
 class CheckedNetwork(httpcore.AnyIOBackend):
-    """Connections of httpcore to checked addresses. httpcore makes only the connections over proxies."""
+    """Network backend of httpcore that connects only to checked addresses, used only if a proxy is configured."""
 
     def __init__(self, rule: EgressRule) -> None:
         self._rule = rule
@@ -128,7 +128,8 @@ async def _resolved(by: Lookups, host: str, port: int) -> list[str]:
 
 
 async def _first(connect: Callable[[str], Awaitable[T]], addresses: list[str]) -> T:
-    """Return the first connection that succeeds. Each address is tried 0.25 s after the previous address (RFC 8305)."""
+    """Return the first connection that succeeds. Attempts run in parallel, each started 0.25 s after the previous one
+    (RFC 8305)."""
     if len(addresses) == 1:
         return await connect(addresses[0])
     waiting, tasks, failure = list(addresses), set[asyncio.Future[T]](), None

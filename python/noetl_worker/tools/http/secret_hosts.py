@@ -33,7 +33,8 @@ class Destination:
     """The proxy's address. A proxy can read the traffic unless the server's certificate is verified."""
 
     def hosts(self) -> Iterator[tuple[str, str]]:
-        """Yield (host, host:port) of each server or site that sees the request."""
+        """Yield the pair (host, host:port) for each server or site that sees the request: of the URL, the proxy and
+        `Host`."""
         given = [self.url, *([self.proxy] if self.proxy else [])]
         scheme = httpx.URL(self.url).scheme
         given += [f"{scheme}://{value}" for name, value in self.headers.items() if name.lower() == "host" and value]
@@ -42,8 +43,8 @@ class Destination:
             yield url.host, f"{url.host}:{url.port or _PORTS.get(url.scheme, 0)}"
 
     def place(self) -> str:
-        """Return the destination's server as text: scheme, host, port, and the site that a `Host` header names. A
-        redirect stays on the same server if this text is equal."""
+        """Return the destination's server as text: scheme, host, port, and the site that a `Host` header names. Two
+        destinations with equal text are the same server, for instance before and after a redirect."""
         url = httpx.URL(self.url)
         server = url.netloc.decode("ascii")
         sites = {str(value) for name, value in self.headers.items() if name.lower() == "host" and value is not None}
@@ -51,7 +52,8 @@ class Destination:
 
 
 def named_hosts(variable: str, settings: ToolSettings) -> tuple[str, ...]:
-    """Return the hosts in NOETL_SECRET_<NAME>_HOSTS: api.example.com, *.example.com, 10.0.0.1:8080, or *."""
+    """Return the host patterns to which the secret in `variable` may be sent, from NOETL_SECRET_<NAME>_HOSTS:
+    api.example.com, *.example.com, 10.0.0.1:8080, or *."""
     text = settings.named.get(variable + HOSTS_SUFFIX, "")
     return tuple(filter(None, (host.strip().lower() for host in text.split(","))))
 

@@ -122,7 +122,8 @@ class Tokens:
         return await self._get([uri, form], lambda: self._ask(uri, asked, None, settings))
 
     async def google_secret(self, name: str, token: str, settings: ToolSettings) -> str:
-        """Return the text of `projects/<p>/secrets/<s>[/versions/<v>]` from Google's Secret Manager."""
+        """Fetch the secret `projects/<p>/secrets/<s>[/versions/<v>]` from Google's Secret Manager and return its
+        text."""
         address = secret_address(name if "/versions/" in name else f"{name}/versions/latest")
         request = httpx.Request("GET", address, headers={"Authorization": f"Bearer {token}"})
         answer = await self._exchange(request, _ANY, settings)
@@ -242,7 +243,8 @@ def _read_token(answer: Mapping[str, Any], url: httpx.URL) -> tuple[str, float |
 
 
 def need(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
-    """Return the first of the fields `names` that has a value. Raises CredentialError if none has."""
+    """Return the value of the first field in `names` that is not empty, as text. Raise CredentialError if all are
+    missing or empty."""
     for name in names:
         value = values.get(name)
         if isinstance(value, (str, int)) and str(value):
@@ -254,7 +256,8 @@ def need(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
 
 
 def _account(values: Mapping[str, JsonValue]) -> Mapping[str, JsonValue] | None:
-    """Return the service account or refresh token in a credential's data. Return None if the data has neither."""
+    """Return the fields of the Google service account or refresh token in a credential's data. Return None if the data
+    has neither."""
     inner = values.get("service_account_json") or values.get("service_account") or values.get("credentials_json")
     if isinstance(inner, str):
         try:
@@ -272,7 +275,8 @@ def secret_address(name: str) -> str:
 
 
 def is_own_identity(values: Mapping[str, JsonValue]) -> bool:
-    """Return True if a Google token would be the worker's own: the values have no key and no refresh token."""
+    """Return True if a Google token would come from the worker's own identity: `values` has no key and no refresh
+    token."""
     return _account(values) is None
 
 

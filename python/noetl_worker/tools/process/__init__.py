@@ -1,1 +1,2 @@
-"""Programs of commands: started, confined, bounded, and ended with their command."""
+"""Programs that commands run: starting them, restricting their rights and resources, and ending them with their
+command."""

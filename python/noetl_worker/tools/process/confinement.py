@@ -77,8 +77,8 @@ ALLOWED, ERROR = 0x7FFF_0000, 0x0005_0000
 CREATE_RULESET, RESTRICT_SELF = 444, 446
 """Numbers of Landlock's calls, on each machine."""
 SCOPES_SINCE = 6
-"""First version of Landlock (Linux 6.12) in which a domain can restrict signals without a rule for files. In a domain
-with a rule for files, mounts are refused. A sandbox that a command starts needs mounts."""
+"""First version of Landlock (Linux 6.12) that can restrict signals in a domain without any rule for files. A rule for
+files would also forbid mounts, which a sandbox started by a command needs."""
 SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2
 FILES_SINCE = 2
 """First version of Landlock with usable rules for files. Version 1 cannot allow renaming a file into another
@@ -277,13 +277,13 @@ class Domain:
             allow_but(self.rules, "", closed, changes)
 
     def enter(self) -> None:
-        """Put the current thread, and the processes that it starts from now on, into a new domain."""
+        """Put the current thread, and the processes that it starts from now on, into a new Landlock domain."""
         if self.rules >= 0:
             assert libc is not None
             _checked(libc.syscall(RESTRICT_SELF, self.rules, 0), "landlock_restrict_self")
 
     def spawn(self, start: Callable[[], int]) -> int:
-        """Call `start` in a new domain, and return the id of the process that `start` has started.
+        """Call `start` in a new Landlock domain, and return the id of the process that `start` has started.
 
         A thread can never leave a domain, so a short-lived thread enters the domain and calls `start`. Such a thread
         costs a seventh of the CPU of a fork. A command could signal the thread, but would only end its own supervisor
@@ -333,8 +333,8 @@ def _allow_beside(ruleset: int, directory: str, hidden: tuple[str, ...], rights:
 
 
 def allow(ruleset: int, path: str, rights: int, *, is_kept: bool = False) -> None:
-    """Add a Landlock rule that allows a path. `is_kept`: keep the file open. The kernel may replace an unused entry of
-    /proc, and the rule would be lost."""
+    """Add a Landlock rule that allows a path, if it exists. With `is_kept` the path stays open: the kernel may replace
+    an unused entry of /proc, and the rule would be lost."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -371,8 +371,8 @@ class OomScore:
             self._own = os.read(self.file, 16)
 
     def set_first(self) -> None:
-        """Give the highest score, which new forks inherit. The kernel then kills these forks first if memory runs out.
-        `set_back` restores the score."""
+        """Set the highest OOM score for this process; new forks inherit it. The kernel then kills these forks first if
+        memory runs out. `set_back` restores the own score of this process."""
         self._set(OOM_FIRST)
 
     def set_back(self) -> None:

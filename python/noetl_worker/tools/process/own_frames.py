@@ -12,6 +12,6 @@ _FRAME: Final = re.compile(rf"^{re.escape(_PLACE)}.*\n?", re.MULTILINE)
 
 
 def without_own_frames(text: str) -> str:
-    """Return a dump of `faulthandler`, or some lines of a dump, without frames of the worker's files. Any other text is
-    returned unchanged."""
+    """Remove the frames of the worker's own files from a stack dump of `faulthandler`, or from some lines of such a
+    dump. Return any other text unchanged."""
     return _FRAME.sub("", text) if _PLACE in text else text

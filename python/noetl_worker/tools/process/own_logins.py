@@ -18,13 +18,13 @@ _LOGINS: Final = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_CLIENT_SECRET", "HF_TOKEN"),
 )
 _FILES: Final = ("PGPASSFILE", "PGSSLCERT", "PGSSLKEY", "HF_TOKEN_PATH")
-"""Variables with the paths of login files. If such a variable is not set, a library reads a file in the home
-directory."""
+"""Environment variables that hold the paths of login files. If such a variable is not set, a library reads a file in
+the home directory."""
 
 
 def without_logins() -> dict[str, str]:
-    """Return variables with which libpq and Hugging Face's library do not read login files in the worker's home
-    directory."""
+    """Return environment variables that keep libpq and Hugging Face's library from reading login files in the worker's
+    home directory."""
     return dict.fromkeys(_FILES, NO_FILE)
 
 

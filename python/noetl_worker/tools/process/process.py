@@ -58,10 +58,11 @@ def base_environment(*others: str) -> dict[str, str]:
 
 
 def environment_text(env: Mapping[str, Any]) -> dict[str, str]:
-    """Return a step's `env` as texts: nulls are left out, true is `true`, lists and objects are JSON.
+    """Convert a step's `env` to environment variables with text values. Nulls are left out; all other values that are
+    not text become JSON.
 
     Raises:
-        ConfigurationError: a name or value that no environment can hold.
+        ConfigurationError: a name or value is not possible in an environment, such as a name with `=`.
     """
     texts: dict[str, str] = {}
     for name, value in env.items():
@@ -77,7 +78,8 @@ def environment_text(env: Mapping[str, Any]) -> dict[str, str]:
 
 
 def directory(kind: str, cwd: str | None) -> str | None:
-    """Return the `cwd` of a config. Raises ConfigurationError if it is not a directory."""
+    """Return `cwd`, the working directory in a step's config. Raises ConfigurationError if there is no such directory
+    on this worker."""
     if cwd is not None and not Path(cwd).is_dir():
         raise ConfigurationError(f"{kind}: 'cwd' {cwd!r} is no directory of this worker")
     return cwd
@@ -120,8 +122,8 @@ class Finished:
     notes: tuple[str, ...] = ()
     """Notes on changes to the output: bytes were left out, or were not UTF-8 and were replaced."""
     answer: Mapping[str, JsonValue] | None = None
-    """Answer of Python code: {"result": value}, {"error": {type, message}} or {}. None: the process ended without an
-    answer, by `os._exit` or a signal."""
+    """Answer of Python code: {"result": value}, {"error": {type, message}}, {"leaves_none": bool} if there is no
+    result, or {} after `sys.exit(0)`. None: the process ended without an answer, by `os._exit` or a signal."""
     has_met_oom: bool = False
     """True if the kernel killed a process of the worker's cgroup for lack of memory while the program ran. An exit by
     SIGKILL alone does not show who sent the signal."""

@@ -1,7 +1,6 @@
-"""Starting a program from a supervisor, which takes 0.2 ms of CPU less than with `subprocess`.
+"""The start of a command's program by a template or supervisor process. It takes 0.2 ms of CPU less than `subprocess`.
 
-This file is read by path into the template process, like `python_template.py`, so it imports only the standard
-library.
+This file is read by path into the template process, like `python_template.py`, so it imports only the standard library.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ def is_out_of_descriptors() -> bool:
 
 @contextmanager
 def before_any_effect(what: str) -> Iterator[None]:
-    """Turn an error that a shortage caused inside the block into a ResourceShortage. The worker then returns the
-    command, so the block must have no effect outside.
+    """Raise ResourceShortage instead of any error that a shortage causes inside the block. The worker then returns the
+    command for another attempt, so the block must not have changed anything outside the worker.
 
     Args:
         what: first part of the error's text; the cause follows.

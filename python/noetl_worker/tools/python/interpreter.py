@@ -33,11 +33,11 @@ _WRITABLE_BY_OTHERS: Final = 0o022
 def allowed(given: str, settings: ToolSettings, *, is_confined: bool) -> str:
     """Return the path of the interpreter that a step names, if the operator allows it.
 
-    Links in the directory's path are resolved. An interpreter started through such a link could find another virtual
-    environment than the one that was checked.
+    Symbolic links in the directory's path are resolved. An interpreter started through such a link could find another
+    virtual environment than the allowed environment.
 
     Raises:
-        ConfigurationError: the operator has not allowed it.
+        ConfigurationError: the operator has not allowed this interpreter.
     """
     found, own = _placed(shutil.which(given) or given), _placed(sys.executable)
     if found.parent == own.parent and found.resolve() == own.resolve():
@@ -52,8 +52,8 @@ def allowed(given: str, settings: ToolSettings, *, is_confined: bool) -> str:
 
 
 def _placed(interpreter: str) -> Path:
-    """Resolve the links in the directory's path, but not the file itself. In a virtual environment the file is a link.
-    The interpreter finds the environment by the path of this link."""
+    """Resolve symbolic links in the path of the interpreter's directory, but keep the file name. In a virtual
+    environment the file itself is a link, and its path tells the interpreter which environment to use."""
     path = Path(interpreter)
     return path.parent.resolve() / path.name
 
@@ -82,8 +82,8 @@ def _is_kept_by(keepers: set[int], path: Path) -> bool:
 
 
 def started_once(interpreter: str, confinement: Confinement) -> dict[str, JsonValue]:
-    """Return the request with which a template process starts an interpreter for one command. The request of the
-    command itself follows on the socket."""
+    """Return the message that makes a template process start another interpreter for a single command. The command's
+    own request follows on the socket."""
     return {
         "program": interpreter,
         "argv": [interpreter, *_OPTIONS, _SCRIPT, "once", str(_CHANNEL), confinement.level],

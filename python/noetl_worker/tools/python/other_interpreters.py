@@ -15,7 +15,7 @@ from noetl_worker.tools.python.interpreter import template_program
 from noetl_worker.tools.python.python_runner import PythonRunner
 
 MOST_WARM: Final = 4
-"""Maximum number of template processes of other interpreters."""
+"""Maximum number of warm template processes for interpreters other than the worker's own."""
 
 
 class OtherInterpreters:

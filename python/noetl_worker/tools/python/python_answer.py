@@ -18,7 +18,7 @@ MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
 
 class AnswerTooLong(Exception):
-    """Error: an answer is larger than MAX_ANSWER_BYTES, or its values need too much memory."""
+    """Error: a command's answer is larger than MAX_ANSWER_BYTES, or its values need too much memory."""
 
 
 def frame_of(request: Mapping[str, JsonValue]) -> bytes:
@@ -27,7 +27,7 @@ def frame_of(request: Mapping[str, JsonValue]) -> bytes:
 
 
 class PythonAnswer(process.Capture):
-    """The data that a command writes to its socket."""
+    """Reader for a command's socket: first the process id of the command, then its answers."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd, MAX_ANSWER_BYTES)

@@ -39,7 +39,7 @@ OWN = os.path.dirname(os.path.dirname(TEMPLATE["HERE"])) + os.sep  # noqa: PTH12
 """Directory of the worker's own files."""
 PLAIN = TEMPLATE["read"](TEMPLATE["TEXT"], "plain_values")
 PLAIN["MAX_DEPTH"] = 201
-"""Deepest nesting of a result. The event around the result adds further levels to the JSON."""
+"""Maximum nesting depth of a result. The event that carries the result adds further levels to the JSON."""
 plain, compile_source, result_of = PLAIN["plain"], CODE["compile_source"], CODE["result_of"]
 calls_of_main, as_given = CODE["calls_of_main"], CODE["as_given"]
 begin, send, receive = EXCHANGE["begin"], EXCHANGE["send"], EXCHANGE["receive"]
@@ -113,7 +113,7 @@ def take(descriptors: list[int]) -> int:
 
 
 def set_streams() -> None:
-    """Create new stream objects, flushed at each line, so that output before a kill is not lost."""
+    """Create new stdout and stderr objects that are flushed at each line, so that output before a kill is not lost."""
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
@@ -326,8 +326,8 @@ def run_code(source: str, scope: dict[str, Any], request: dict[str, Any], given:
 
 
 def call_main(main: Any, scope: dict[str, Any], request: dict[str, Any]) -> Any:
-    """Call `main` with a value for each parameter, by the parameter's name. Values come from the input, then from the
-    injected names, then from the variables."""
+    """Call `main` with a value for each parameter, found by the parameter's name. The input takes precedence, then the
+    names in INJECTED, then the variables."""
     given = request["input"]
     known = {**request["variables"], **{name: scope[name] for name in INJECTED}, **given}
     positional: list[Any] = []

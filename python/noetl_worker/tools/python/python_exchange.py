@@ -23,7 +23,8 @@ encode = json.JSONEncoder(separators=(",", ":")).encode
 
 def begin(channel: int, process: int) -> None:
     """Report to the worker that the command begins, before its request is read. Before this report a command has no
-    effect. If the worker has closed its end, the report fails (BrokenPipeError) and the command never runs.
+    effect. If the worker has closed its end of the socket, the report fails (BrokenPipeError) and the command never
+    runs.
 
     `process` is the process id by which the worker can kill the command. It is 0 if the parent process ends the
     command.
@@ -32,7 +33,7 @@ def begin(channel: int, process: int) -> None:
 
 
 def receive(channel: int) -> Any:
-    """Wait for the next request and return it. Raises EOFError if the worker has closed its end."""
+    """Wait for the next request and return it. Raises EOFError if the worker has closed its end of the socket."""
     (length,) = LENGTH.unpack(receive_exactly(channel, LENGTH.size))
     return decode(receive_exactly(channel, length).decode())[0]
 

@@ -41,7 +41,7 @@ _START_S: Final = 30.0
 """Maximum seconds for the first answer of a template process. The interpreter may be on a slow file system."""
 _TEMPLATES_A_COMMAND: Final = 3
 _IDLE_SUPERVISORS: Final = 16
-"""Maximum number of idle supervisors kept for the next commands; each takes a few MB."""
+"""Maximum number of idle supervisor processes that are kept for the next confined commands; each takes a few MB."""
 
 
 class PythonRunner:
@@ -226,7 +226,7 @@ class PythonRunner:
 
 
 class _NotStarted(Exception):
-    """The template ended before it forked the command, so the command's code has not begun."""
+    """Error: the template ended before it forked the command, so the command's code has not begun."""
 
 
 def _channels() -> tuple[socket.socket, int, socket.socket, tuple[int, int], tuple[int, int]]:
@@ -320,8 +320,8 @@ class _Template:
         self._loop.add_reader(self._control.fileno(), self._read)
 
     def fork(self, control: int) -> int:
-        """Fork a supervisor that serves the control socket `control`, and return the supervisor's number. The
-        descriptor is closed in this process after sending."""
+        """Make the template fork a supervisor that serves the control socket `control`. Return the number that names
+        this supervisor in later messages. The descriptor `control` is closed in this process after sending."""
         number = next(self._numbers)
         self._forks.add(number)
         self.send(REQUEST.pack(b"S", number, 0), [control])
@@ -337,8 +337,8 @@ class _Template:
         started: float,
         conversation: Conversation | None,
     ) -> process.Finished:
-        """Run a command to its end. `started` is the start time of the first attempt, since an earlier template may
-        have died."""
+        """Run a command to its end. `started` is the time when the command first began to wait for a template; the
+        reported duration counts from then."""
         with before_any_effect("no room for the command"):
             mine, answering, theirs, (out_read, out_write), (err_read, err_write) = _channels()
         request, answer, number = Request(mine, frame), PythonAnswer(answering), next(self._numbers)
@@ -428,7 +428,8 @@ class _Template:
         self._check = self._loop.call_later(seconds, self._check_answer, self._loop.time() + seconds)
 
     def _check_answer(self, due: float) -> None:
-        """Request an answer from the template while commands run. End a template that has not answered for too long."""
+        """Ask a template with running commands or supervisors for a sign of life. Replace a template that has not
+        answered for too long."""
         self._check = None
         now = self._loop.time()
         self._read()  # data that arrived while the loop was busy is an answer too
@@ -449,7 +450,8 @@ class _Template:
         self._died("did not answer and was replaced")
 
     def _died(self, end: str = "died", *, end_s: float = 0.0) -> None:
-        """Handle the end of the template. From now on only the worker can stop the commands that it forked."""
+        """Give up the template: it has ended, does not answer, or is closed. Kill the commands that it forked, because
+        only the worker can stop them now."""
         if self.is_dead:
             return
         self.is_dead, self._end = True, end

@@ -41,8 +41,8 @@ from typing import Any
 REQUEST = struct.Struct("!cQB")
 ANSWER = struct.Struct("!cQq")
 NOT_STARTED = 256
-"""Value for a program that could not be started. No program can return it as an exit status. The reason is sent on the
-command's socket."""
+"""Value in an answer `X`, in place of an exit status, if the program could not be started. No program can have this
+exit status. The reason is sent on the command's socket."""
 ROOM_FOR_DESCRIPTORS = socket.CMSG_SPACE(3 * 4)
 HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - no pathlib in every child
 PROCESS = os.path.join(os.path.dirname(HERE), "process")  # noqa: PTH118, PTH120
@@ -181,8 +181,8 @@ class Template:
             os.close(descriptor)
 
     def fork(self) -> int:
-        """Fork like `os.fork`, but return -1 if no process can be started. The child enters its domain, and closes the
-        descriptors in `own`."""
+        """Fork like `os.fork`, but return -1 if no process can be started. The child enters its Landlock domain, and
+        closes the parent's own descriptors (`own`)."""
         try:
             pid = os.fork()
         except OSError:
@@ -273,9 +273,8 @@ def drain(descriptor: int) -> None:
 
 
 def command() -> dict[str, Any]:
-    """Read `python_command.py` and return its names. The imported modules `threading` and `logging` want to register
-    fork hooks. These hooks are registered only in a command's process (AT_FORK). The template has one thread and does
-    not need the hooks."""
+    """Execute the file `python_command.py` and return its global names. `threading` and `logging`, which it imports,
+    register fork hooks. Only a command's process needs these hooks, so they are collected in AT_FORK for later."""
     register = os.register_at_fork
 
     def registered(**hooks: Any) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 
 def read_again(value: Any) -> Any:
-    """Parse an input that is the text of an object or a list, as NoETL's Python worker does. The Python plane sends an
-    object or a list in the input of a single tool as text. Templates in the text are not rendered."""
+    """Return the object or list that an input string contains as text, as NoETL's Python worker does. The Python plane
+    sends the objects and lists in the input of a single tool as strings. Templates in the string are not rendered. Any
+    other string only loses a final line break."""
     if not isinstance(value, str):
         return value
     text = value.strip()

@@ -101,7 +101,7 @@ class WebSources(OverHttp):
 
 
 def _elsewhere(response: httpx.Response) -> str:
-    """Return a hint for the error text. If a request used the wrong region, the answer of S3 names the region of the
-    bucket."""
+    """Return a hint for the error text: the region of the bucket, which S3 names in its answer if a request used the
+    wrong region. Return an empty text if there is no hint."""
     region = response.headers.get("x-amz-bucket-region")
     return f" (its bucket is in {region}: give script.source.region)" if region and response.status_code != 404 else ""

@@ -28,7 +28,7 @@ SPELLINGS: Final = {
     "sql_b64": "query_b64",
     "parameters": "params",
 }
-"""Spellings for the `field_aliases` of each SQL kind."""
+"""Other spellings of field names that every SQL kind accepts (its `field_aliases`), each with the field's own name."""
 _PREVIEW: Final = 120
 _SAMPLE_ROWS: Final = 5
 _MAX_INT64: Final = 2**63 - 1
@@ -42,7 +42,7 @@ class SqlFields:
     query_b64: str | list[str] | None = None
     """Base64 of the SQL as UTF-8 text. The SQL is not rendered, so `{{` is only text."""
     as_objects: bool = True
-    """Rows as objects; false: as lists in the order of `columns`."""
+    """True: each row of the result is an object. False: each row is a list, in the order of `columns`."""
     max_rows: int = MAX_ROWS
     """Maximum number of rows kept of the last statement; more are left out and marked by `truncated`."""
     timeout: float | None = None
@@ -70,8 +70,8 @@ class Batch:
         first: Sequence[Sequence[Any]] | None = None,
         affected: int | None = None,
     ) -> None:
-        """Record a statement that has returned rows. `rows` has at most `max_rows` + 1 rows, so that a surplus is
-        noticed. `first`: rows for `samples`, by default the first rows of `rows`."""
+        """Record a statement that has returned rows. The caller passes up to `max_rows` + 1 rows: the extra row only
+        shows that rows were left out. `first`: rows for `samples`, by default the first rows of `rows`."""
         self.columns = _unique(columns)
         self.truncated = len(rows) > self.max_rows
         kept = [[json_form(value) for value in row] for row in rows[: self.max_rows]]
@@ -163,7 +163,7 @@ def left_open(text: str, otherwise: str = "") -> ToolError:
     """Return the error for SQL that leaves a transaction open. The changes are lost, because closing the connection
     rolls the transaction back.
 
-    `otherwise`: a further advice for the error text, beside COMMIT.
+    `otherwise`: an alternative to COMMIT, which is added to the advice in the error text.
     """
     return ToolError(
         f"{preview(text)}: the SQL leaves a transaction open, which was rolled back: end it with COMMIT{otherwise}",
@@ -175,7 +175,7 @@ def left_open(text: str, otherwise: str = "") -> ToolError:
 
 
 def json_form(value: Any) -> JsonValue:
-    """Return a database value as JSON; only NULL is null.
+    """Convert a database value to JSON. Only NULL becomes null.
 
     NaN and infinity become "NaN", "Infinity" and "-Infinity", as Postgres writes them into JSON. A time span becomes
     ISO 8601 text ("P1DT2H"). `json_text.plain` converts other values: Decimal and large integers to exact text, bytes

@@ -1,1 +1,1 @@
-"""Outcomes that an earlier worker left on disk, or that a plane has accepted and may have lost."""
+"""Recovery of outcomes that an earlier worker left on disk, or that a plane has accepted and may have lost."""

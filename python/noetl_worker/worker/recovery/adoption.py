@@ -1,4 +1,5 @@
-"""Reports the outcomes that dead processes of this machine left in their outboxes, in the names of their workers.
+"""Reporting of outcomes that dead worker processes of this machine left in their outboxes. Each outcome is reported
+with the dead worker's id.
 
 The plane is first asked for the claim, with the dead worker's id. If another worker has the command, or the command is
 over, the outcome is dropped. Until the outcome is reported, the command counts as in flight, so that a delivery of the
@@ -93,7 +94,8 @@ class Adoption:
         return task
 
     async def _send_all(self, place: str, waiting: deque[OutboxRow]) -> None:
-        """Send the rows for one address, one after another. Up to AT_ONCE tasks take rows from `waiting`."""
+        """Send the outbox rows in `waiting` to the address `place`, one after another. Up to AT_ONCE such tasks share
+        one `waiting`."""
         try:
             while waiting:
                 await self._take(waiting.popleft())
@@ -142,8 +144,8 @@ class Adoption:
             work.add_done_callback(lambda _: lost.task_done())
 
     async def _send_again(self, lost: LostOutcome) -> None:
-        """Send a lost outcome again. The plane is first asked for the claim. A rescue needs no claim, because no other
-        worker can get the command of a rescue."""
+        """Send a lost outcome again. Usually the plane is first asked for the claim. The replacement of a stored batch
+        needs no claim, because no other worker can get its command."""
         plane, end, batch = lost
         OWNER.set(end.execution_id)
         self._emitter.outbox.write(end)  # so that another process sends it if this one dies

@@ -1,7 +1,8 @@
 """Events about the Python plane's batches, from the event log of one execution.
 
-Recordings show the events of batches and `command.completed`, with the worker's name. This module expects
-`command.failed` in the same form. A `command.failed` without a worker's name belongs to no worker.
+Recorded answers of the plane show the events of batches, and `command.completed` with the worker's name. No recording
+shows `command.failed`, so this module expects the same form. A `command.failed` without a worker's name belongs to no
+worker.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ class BatchEvents:
         return [str(context_of(event).get("request_id")) for event in events]
 
     async def find_batch(self, end: EventSet) -> str | None:
-        """Return the id of the batch that stored the terminal event of this set's claim. Return None if the fetched
-        events show no such batch."""
+        """Return the id of the batch that stored the terminal event of the command in `end`, claimed by the worker in
+        `end`. Return None if the fetched events show no such batch."""
         stored, _ = await self._newest(end.part.last)
         claim = {"command_id": str(end.command_id), "worker_id": end.worker_id}
         for event in stored:

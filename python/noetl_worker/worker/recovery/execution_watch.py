@@ -78,8 +78,8 @@ class ExecutionWatch:
 
 
 async def is_stored(plane: Plane, end: EventSet) -> bool:
-    """Return whether the plane has this set's terminal event under the id that the worker gave to the event. Return
-    False also if the plane does not show the execution's events."""
+    """Return whether the plane has stored the terminal event of `end` under the id that the worker gave to the event.
+    Return False also if the plane does not show the execution's events."""
     ask = partial(plane.execution_detail, end.execution_id)
     try:
         execution = await retry_while_passing("the events of an execution", ask, ids=end.log_ids)

@@ -1,4 +1,4 @@
-"""The handling of terminal events for each kind of plane."""
+"""The choice of the code that handles terminal events: one object for the Python plane, one for the Rust plane."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from noetl_worker.worker.recovery.rust_outcomes import RustOutcomes
 
 
 def outcomes_by_dialect(ids: EventIds, batches: RecentBatches | None = None) -> Mapping[Dialect, Outcomes]:
-    """Return the handling of terminal events for each kind of plane.
+    """Return the objects that handle terminal events, one for each kind of plane.
 
     Args:
-        ids: makes the ids of the Rust plane's last events.
+        ids: makes the id of a command's last event on the Rust plane.
         batches: remembers the batches of the Python plane; by default a new one.
     """
     both: tuple[Outcomes, ...] = (PythonOutcomes(batches or RecentBatches()), RustOutcomes(ids))

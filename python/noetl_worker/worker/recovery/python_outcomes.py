@@ -21,7 +21,8 @@ log = structlog.get_logger("noetl_worker.events")
 
 
 class PythonOutcomes:
-    """Handling of terminal events on the Python plane (`pipeline.report.outcomes.Outcomes`)."""
+    """Handler of terminal events on the Python plane. It remembers sent batches, and replaces batches that the plane
+    never processes."""
 
     dialect = Dialect.PYTHON
 
@@ -34,8 +35,8 @@ class PythonOutcomes:
     async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
         """Find out whether the plane has stored the events and will never process them.
 
-        The plane says so in an answer 503. If this answer was lost, the plane answers "duplicate" to the next try with
-        the same key. The state of the batch then shows whether the plane will process the events.
+        The plane reports such a batch by an answer 503. If this answer was lost, the plane answers "duplicate" to the
+        next try with the same key. The state of the batch then shows whether the plane will process the events.
         """
         body = answer.json()
         batch = unqueued_batch(body) or str(body.get("request_id"))

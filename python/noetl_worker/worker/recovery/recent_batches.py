@@ -47,14 +47,14 @@ _OBJECT_BYTES: Final = 4096
 _BYTES_NAMED: Final = 1024
 """Approximate size in bytes of a remembered batch whose events were dropped."""
 MAX_BYTES: Final = 8 * 1024 * 1024
-"""Limit on the size of the remembered batches, with room for about 1,500 usual batches. A plane queues at most 1,024
-(protocol/batches.md#after-the-answer)."""
+"""Maximum size in bytes of the remembered batches, enough for about 1,500 usual batches. A plane queues at most 1,024
+batches (protocol/batches.md#after-the-answer)."""
 MANY_BYTES: Final = 2 * 1024 * 1024
 """Bytes of new batches after which the worker asks at once which batches the plane has processed. Processed batches are
 forgotten, which frees memory."""
 _UNSEEN: Final = -1
-"""Value of `_Accepted.outages` for a batch that the plane had accepted at an unknown earlier time. An outage may have
-happened since then."""
+"""Value of `_Accepted.outages` for a batch that the plane reports as a duplicate. The plane has accepted it at an
+unknown earlier time, and an outage may have happened since then."""
 _NOT_RESCUED_ADVICE: Final = (
     "look at the execution, and start it again if it stays RUNNING or lacks items of its loop: the control plane has "
     "stored the outcome of this command and never processes it. The worker does not send it again: for an item of a "
@@ -85,7 +85,7 @@ class NamedOutcome(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Accepted:
-    """A batch that the plane has accepted, with its event set."""
+    """A batch that the plane has accepted, with the terminal events of its command."""
 
     batch: str
     plane: Plane
@@ -93,7 +93,7 @@ class _Accepted:
     bytes: int
     """Approximate size in memory."""
     sent: int
-    """Number of the batch's request in its set, from 0."""
+    """Index of this batch among the requests that report the outcome, from 0."""
     outages: int
     """Number of the plane's outages when the plane was last known to have the batch. A higher number now shows an
     outage since then."""
@@ -182,7 +182,8 @@ class RecentBatches:
         self._bytes = sum([one.bytes for one in self._recent])
 
     def _make_room(self) -> None:
-        """Drop the events of the oldest batch that has events. If none has events, drop the oldest batch."""
+        """Free memory: drop the events of the oldest batch that still has events. If no batch has events, forget the
+        oldest batch."""
         if self._with_events:
             oldest = self._with_events.popleft()
             self._bytes -= oldest.bytes - _BYTES_NAMED
@@ -198,7 +199,8 @@ class RecentBatches:
     # ── the end of the worker ──
 
     async def drain(self, stopping: Stopping, until: float) -> None:
-        """Ask until the plane has processed all batches, at most until `until` or the end of the grace period.
+        """Ask the plane about the batches until it has processed all of them. Stop at `until` or at the end of the
+        grace period.
 
         Args:
             until: monotonic time at which to stop asking.
@@ -274,8 +276,8 @@ class RecentBatches:
         self._remember([accepted for accepted in self._recent if not accepted.is_resolved])
 
     async def _resolve(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
-        """Ask what became of the batches. A batch is resolved as soon as its state is known, so that a later error does
-        not cause a second rescue."""
+        """Ask the plane what became of the batches. Mark each batch as resolved as soon as its state is known, so that
+        a later error does not make the worker replace it twice."""
         outages = plane.gate.outages
         for accepted in batches:
             accepted.was_before_outage |= accepted.outages != outages
@@ -283,8 +285,8 @@ class RecentBatches:
             await self._resolve_each(plane, batches)
 
     def _is_clear(self, batches: Sequence[_Accepted], outages: int) -> bool:
-        """Return whether the states of some batches suffice: no outage has happened, and no batch is overdue or
-        lost."""
+        """Return whether it is enough to ask about the first, middle and last batch (`_has_resolved_by_some`). This is
+        so if no outage has happened, and no batch is overdue or lost."""
         was_there = {accepted.outages for accepted in batches} == {outages}
         is_lost = any(accepted.was_before_outage and self._is_lost(accepted) for accepted in batches)
         return was_there and not batches[0].is_overdue and not is_lost
@@ -332,8 +334,8 @@ class RecentBatches:
         return True
 
     def _is_lost(self, accepted: _Accepted) -> bool:
-        """Return whether no queue of the plane has the batch any more, although its state says that it waits (see the
-        docstring of this module)."""
+        """Return whether the plane has lost the batch, although the batch's state still says that it waits. A batch
+        from before an outage is lost if it is overdue, or if a later batch was complete one check earlier."""
         is_overtaken = time.monotonic() - accepted.overtaken_at > CHECK_S / 2  # found by an earlier check
         return accepted.was_before_outage and (is_overtaken or accepted.is_overdue)
 
@@ -365,7 +367,8 @@ class RecentBatches:
             _name("batch_failed", accepted.end, accepted.batch, **said, advice=LOOK_ADVICE)
 
     async def _unknown(self, accepted: _Accepted, events: BatchEvents, has_ended: bool | None) -> None:
-        """Resolve a batch that the plane does not know any more."""
+        """Handle a batch that the plane does not know any more: send its events again, or log the batch if that is not
+        safe."""
         has_begun = await events.has("batch.processing", accepted.batch)
         is_stored = await events.has("batch.accepted", accepted.batch)
         if not has_begun and None in (has_ended, has_begun, is_stored):
@@ -407,7 +410,8 @@ _OPEN_ADVICE: Final = (
 
 
 def rescue(plane: Plane, end: EventSet, batch: str) -> bool:
-    """Make the set the replacement of a batch that the plane never processes. Return False if that is impossible."""
+    """Turn `end` into a replacement for a batch that the plane never processes. Return False if the plane cannot
+    replace the batch; this is then logged."""
     if not plane.rules.can_rescue(end):
         not_rescued(end, batch, _NOT_RESCUED_ADVICE)
         return False
@@ -433,8 +437,8 @@ def _number(batch: str) -> int:
 
 
 def _check_failed(plane: Plane, batches: Sequence[_Accepted], error: ControlPlaneError) -> None:
-    """Log an error of the plane that is not temporary. Overdue batches are given up. The plane is asked again about the
-    other batches."""
+    """Log an error from asking the plane about batches, unless it is temporary. The worker stops watching overdue
+    batches, and asks again about all others."""
     if is_passing(error):
         return
     log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error), advice=_CHECK_ADVICE)

@@ -1,5 +1,5 @@
-"""Terminal events on the Rust plane. The worker makes the last event's id, and watches an execution after a request was
-cut off."""
+"""Terminal events on the Rust plane. The worker chooses the id of a command's last event. If the request with this
+event was cut off, the worker watches the execution, which may have stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ log = structlog.get_logger("noetl_worker.events")
 
 
 class RustOutcomes:
-    """Handling of terminal events on the Rust plane (`pipeline.report.outcomes.Outcomes`)."""
+    """Handler of terminal events on the Rust plane. It chooses the last event's id, and watches executions after a
+    request was cut off."""
 
     dialect = Dialect.RUST
 
@@ -30,8 +31,8 @@ class RustOutcomes:
             end.own_id = self._ids.next_above(end.above)
 
     async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
-        """Find out whether the plane's event with this id is our own: a proxy may have sent the request twice. If the
-        event is not our own, choose another id."""
+        """Find out whether the plane already has our own event under this id, because a proxy sent the request twice.
+        If the id belongs to another event, choose another id."""
         del answer, how
         if await is_stored(plane, end):
             return SendStatus.ACCEPTED

@@ -88,7 +88,8 @@ def make_common_pages(supervisor: Supervisor) -> dict[str, Page]:
 
 
 async def _asked(supervisor: Supervisor, path: str) -> list[tuple[WorkerProcess, httpx.Response | None]]:
-    """Return each worker's answer, or None if the worker does not run or answer."""
+    """Send a GET request for `path` to each worker. Return each worker with its answer, or with None if the worker does
+    not run or answer."""
     import httpx
 
     # without TLS: its certificates would take 25 ms to load for each client

@@ -104,8 +104,8 @@ class Supervisor:
         way."""
 
     def request_stop(self) -> None:
-        """Pass a stop signal on to the workers: the first drains them, the second cancels commands, the third ends all
-        at once."""
+        """Pass a stop signal on to the workers: the first drains them, the second cancels commands, the third ends the
+        workers at once."""
         self._stops += 1
         self._stopping.set()
         log.info("stop_requested", signals=self._stops, processes=self.running)
@@ -265,8 +265,8 @@ def _probe_socket() -> socket.socket:
 
 
 def _worst(codes: list[int]) -> int:
-    """Return the common exit code of the workers. The code is 130 if a worker has 130, else 4 if a worker has 4. Any
-    other code than 0 gives 6.
+    """Return the common exit code of the workers. The code is 130 (ended at once) if any worker has it, else 4
+    (commands interrupted) if any worker has it. Any other code than 0 gives 6 (broken).
 
     A worker that a signal ended before it could drain counts as 0, because it had done nothing yet.
     """

@@ -25,7 +25,7 @@ from noetl_worker.text.templates.template import has_template
 _ROOTS: Final = ("workload", "ctx", "iter", "keychain")
 _NAMES: Final[Mapping[Dialect, Names]] = {Dialect.PYTHON: PythonNames(), Dialect.RUST: RustNames()}
 _CODE: Final = frozenset({"code", "script", "code_b64"})
-"""Fields with source code, where braces are no templates."""
+"""Fields of a tool that contain source code. Braces in source code are not templates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Asked:
         return f"the result of step '{root}' has no such key"
 
     def _is_referred(self, root: str, scope: Mapping[str, JsonValue]) -> bool:
-        """Return whether the scope has only a reference and a preview of a step's result, since the result is large."""
+        """Return whether templates see only a reference and a preview of a step's result, since the result is large."""
         seen = {name: scope[name] for name in (root, STEPS) if name in scope}
         return "_ref" in fields_of(scope.get(root)) or root in _NAMES[self.dialect].referred(seen)
 
@@ -130,17 +130,17 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Hidden:
-    """Names that are not reported, since the command itself gives these names a value."""
+    """Names without a value that are not reported, since the command or a `set` may give these names a value."""
 
     roots: frozenset[str] = frozenset()
     ctx: Callable[[], frozenset[str]] = frozenset
-    """Function that returns the names of `ctx` to leave out. The call is slow, so only a name without a value causes
-    the call."""
+    """Function that returns the `ctx` names not to report. The function is slow, so it is called only for a `ctx`
+    name without a value."""
     is_all_of_iter: bool = False
-    """True to leave out all names of `iter`."""
+    """True to report no name below `iter`."""
     is_filled_in: bool = False
-    """True if the worker renders the templates. If the plane sends only a reference to a large result, the worker can
-    fetch the result."""
+    """True if the worker renders the templates. The worker can fetch a large result to which the plane sends only a
+    reference, so names in such a result are not reported."""
 
     def has(self, root: str, below: list[str]) -> bool:
         return (root == "ctx" and bool(below) and below[0] in self.ctx()) or (root == "iter" and self.is_all_of_iter)

@@ -106,7 +106,7 @@ class Execution:
     skipped: set[str] = field(default_factory=set)
     """Rust plane: names of skipped steps. A step is skipped if the plane does not choose an arc to the step."""
     ends_with_a_sequence: bool = False
-    """True if the last step that ended was a list of tasks."""
+    """True if the last step that ended was a list of tasks. On success, the Python plane then writes no last event."""
     completed_steps: list[str] = field(default_factory=list)
     current_step: str | None = None
     last_result: JsonValue = None
@@ -159,11 +159,11 @@ class CommandOutcome:
     """Rust plane: the event's context, which templates see under `steps`."""
     error: str | None = None
     fails_execution: bool = False
-    """True if the execution will end FAILED. On the Rust plane a tool's own failure does not cause this."""
+    """True if this outcome makes the execution end FAILED. On the Rust plane, a failure of the tool itself does not."""
     event_type: str = "call.done"
     command_ref: str | None = None
     merged: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Values that a task sequence wrote to `ctx`. The router adds these values to the execution's variables."""
+    """Values that a list of tasks wrote to `ctx`. `Router` copies these values to the execution's variables."""
     batch_request_id: int | None = None
     ref: JsonValue = None
 

@@ -19,8 +19,8 @@ class Location:
     path: Path = ()
     """Path of the part inside the step. For a part outside the steps, the path inside the whole playbook."""
     template: str = ""
-    """Text of the template that the plane refused, if only the text is known: a search below `path` finds its line.
-    Otherwise ""."""
+    """Text of a refused template whose exact path is unknown; otherwise "". A search below `path` for this text gives
+    the template's line."""
 
 
 class RefusedPart(PlaybookError):

@@ -40,7 +40,7 @@ class Arc:
 @dataclass(frozen=True, slots=True)
 class Loop:
     collection: JsonValue
-    """The loop's `in`, not rendered."""
+    """The loop's `in` (the items to loop over) as written, before its templates are rendered."""
     iterator: str = "item"
     is_parallel: bool = False
     max_in_flight: JsonValue = None

@@ -71,7 +71,7 @@ class _StepResult(dict[str, Any]):
     """
 
     def under(self, key: str) -> Any:
-        """Return the value of a key. Raises KeyError."""
+        """Return the value of a key of the step's result. Raises KeyError if the key is missing."""
         if key == "data" and key not in self:
             return self
         context = self.get("context")
@@ -126,7 +126,7 @@ def compiled(engine: Environment, text: str) -> Template | TemplateExpression:
 
 
 def _plain(value: Any) -> JsonValue:
-    """Return a value as JSON. A value of another type becomes the text that `str` gives (recorded: methods)."""
+    """Return a template's value as JSON. Any other type becomes the text that `str` gives (recorded: methods)."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, dict):

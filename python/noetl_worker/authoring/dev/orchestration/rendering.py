@@ -176,7 +176,7 @@ def _rust_int(value: Any) -> int:
 
 
 class _RustEngine(Environment):
-    """The worker's engine, changed where the Rust plane's engine differs."""
+    """The worker's template engine, changed to render as the Rust plane's engine does."""
 
     def __init__(self) -> None:
         super().__init__(LENIENT.undefined)
@@ -187,9 +187,9 @@ class _RustEngine(Environment):
         self.tests |= {"none": lambda value: False}  # recorded (arcs-conditions): null counts as undefined
 
     def step_result(self, context: Any, name: str, obj: Any) -> Any:
-        """Return the value of `STEP.result`: the value of the result's own key `result`.
+        """Return the value of `STEP.result`: the value of the key `result` in the step's result.
 
-        The worker's engine differs: if the result lacks this key, that engine returns the whole result.
+        If this key is missing, the worker's engine returns the whole result, but the Rust plane's engine does not.
         """
         return self.getattr(obj, "result")
 
@@ -198,13 +198,13 @@ _ENGINE: Final = _RustEngine()
 
 
 def _json_typed(value: JsonValue) -> JsonValue:
-    """Return a text's value if the text is JSON, or else the text (protocol/command.md#rust-plane).
+    """Parse a text as JSON. Return the text unchanged if it is not JSON (protocol/command.md#rust-plane).
 
     The Rust plane converts every text in this way, even a text without a template.
 
-    `007` gives 7, `true` gives true, and an empty text gives null (recorded: braces-single, shell-true). A text in
-    quotes stays text. `+5`, `.5`, `5.` and `007.5` give numbers, a number beyond 64 bits gives a float, and `None` and
-    spaces give null (seen on noetl-server 3.54.0).
+    `007` gives 7, `true` gives true, and an empty text gives null (recorded: braces-single, shell-true). A text that
+    begins with a double quote stays unchanged. `+5`, `.5`, `5.` and `007.5` give numbers, a number beyond 64 bits gives
+    a float, and `None` and spaces give null (seen on noetl-server 3.54.0).
     """
     if not isinstance(value, str) or value.lstrip()[:1] == '"':
         return value
@@ -252,7 +252,10 @@ def _has_null(value: JsonValue) -> bool:
 
 
 def _refuse_methods(text: str) -> None:
-    """Raise TemplateError for a method or filter that the Rust plane lacks, such as `.get()` (recorded: methods)."""
+    """Raise TemplateError if a template calls a method or filter that the Rust plane lacks, or has a syntax error.
+
+    The Rust plane has no methods, such as `.get()` (recorded: methods).
+    """
     try:
         tree = _SYNTAX.parse(text)
     except TemplateSyntaxError as error:

@@ -31,7 +31,7 @@ class Trigger:
     step: str
     batch_request_id: int | None
     fanout: Sequence[str] = ()
-    """Names of all steps that were entered at the same time; empty for a single step."""
+    """Names of the steps to which all chosen arcs lead; empty if only one arc was chosen."""
     target_index: int = 0
 
 
@@ -65,7 +65,7 @@ class Decision:
     is_over: bool = False
     """True if no command is open and none follows, so that the execution ends."""
     leads_nowhere: bool = False
-    """True if the real plane would neither enter a further step nor end the execution."""
+    """True if the real plane would neither enter a further step nor end the execution, so that it stays RUNNING."""
     passes: int = 0
     """Number of steps without a tool that this decision entered."""
 
@@ -148,7 +148,7 @@ class RoutingRules(Protocol):
 
 
 class Router:
-    """Decides what follows in the executions of one plane. All state is in the executions."""
+    """Decides which commands follow an event in an execution. All state is in `Execution`, none in the router."""
 
     def __init__(self, rules: RoutingRules) -> None:
         self._rules = rules
@@ -178,7 +178,7 @@ class Router:
         return builder.settled()
 
     def advance(self, execution: Execution, outcome: CommandOutcome) -> Decision:
-        """Decide what follows the end of a command."""
+        """Record a command's outcome. Return the decision: the commands that follow, or the execution's end."""
         builder = _DecisionBuilder(self._rules, execution)
         self._rules.begin_event(execution)
         position = None
@@ -203,7 +203,7 @@ class Router:
         return builder.settled()
 
     def fail(self, execution: Execution, command_ref: str, error: str | None) -> Decision:
-        """Return the decision after a `command.failed` without a `call.error`: no step follows."""
+        """Mark an execution as failed because of a `command.failed`. Return a decision without commands."""
         execution.is_failed = True
         execution.error = execution.error or error
         step = execution.open_commands.pop(command_ref, None)
@@ -227,7 +227,7 @@ class _DecisionBuilder:
     def scope(
         self, outcome: CommandOutcome | None, event: str, step: Step, **payload: JsonValue
     ) -> dict[str, JsonValue]:
-        """Return the names and values that templates see at this event."""
+        """Return the names and values that templates see when the router handles the event `event`."""
         output = outcome.output if outcome is not None else None
         return self.rules.scope(
             self.execution, output=output, event={"name": event, "step": step.name, "payload": payload}

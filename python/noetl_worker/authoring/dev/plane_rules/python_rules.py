@@ -219,8 +219,8 @@ class PythonPlaneRules:
 def _output(command: StepCommand) -> Mapping[str, JsonValue]:
     """Return the `output` that the templates of a command see.
 
-    A step that follows itself, and the next item of a loop, see the step's last output (recorded: set-counter, loop-*).
-    Any other command sees an empty output (recorded: arcs-on-error).
+    A command sees its step's last output if an arc leads from the step to itself, or if the command is for the next
+    item of a loop (recorded: set-counter, loop-*). Any other command sees an empty output (recorded: arcs-on-error).
     """
     before = command.trigger.step if command.trigger is not None else None
     return command.scope["output"] if before == command.step.name else dict(_NO_OUTPUT)

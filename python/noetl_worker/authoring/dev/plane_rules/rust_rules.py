@@ -47,7 +47,7 @@ class RustPlaneRules:
         """Return True if an arc may enter the step now.
 
         A step that was entered or skipped is never entered again (recorded: set-counter, large-single). Every entered
-        step with an arc to the new step must be completed first (recorded: arcs-join).
+        step with an arc to this step must be completed first (recorded: arcs-join).
         """
         if step.name in execution.entered | execution.skipped:
             return False
@@ -209,7 +209,7 @@ def _namespace(outcome: CommandOutcome, *, is_sequence: bool) -> JsonValue:
 
 
 def _hydrated(outcome: CommandOutcome) -> JsonValue:
-    """Return the worker's report about a command (recorded: large-list).
+    """Return the worker's report about a command as templates see it under `steps` (recorded: large-list).
 
     If the report has a reference to stored data, add a preview of the data under `result.context.data`.
     """

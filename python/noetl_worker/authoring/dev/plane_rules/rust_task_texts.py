@@ -1,4 +1,4 @@
-"""The rule for who renders a template in a list of tasks: the Rust plane or the worker (protocol/command.md)."""
+"""The rule for whether the Rust plane or the worker renders a template in a list of tasks (protocol/command.md)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ff
 
 
 def write_junit(ends: Sequence[FinishedTest], file: Path) -> None:
-    """Write the results to a file. Raises OSError."""
+    """Write the results of tests to a file as JUnit XML. Raises OSError."""
     root = ET.Element("testsuites", _counts(ends))
     for name in dict.fromkeys(str(end.file.file) for end in ends):
         of_file = [end for end in ends if str(end.file.file) == name]

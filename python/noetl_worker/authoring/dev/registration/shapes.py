@@ -43,7 +43,7 @@ def anything(value: Any, path: Path) -> Iterator[Refusal]:
 
 
 def of_type(*types: type, said: str) -> Shape:
-    """Return a check that a value has one of these Python types. True and False do not count as numbers.
+    """Return a check that a value has one of the Python types `types`. True and False count only as bool.
 
     Args:
         said: text of the refusal.

@@ -1,1 +1,1 @@
-"""The planes' routes: requests and answers."""
+"""HTTP routes of the development plane: the handlers of requests, and their answers."""

@@ -21,7 +21,7 @@ class HttpAnswer(NamedTuple):
 
 
 class Refused(Exception):
-    """Ends the handling of a request; `answer` is sent."""
+    """Exception that ends the handling of a request. The plane then sends `answer`."""
 
     def __init__(self, answer: HttpAnswer) -> None:
         super().__init__(answer)
@@ -59,7 +59,7 @@ def missing(name: str, body: JsonValue, *, where: str = "body") -> Refused:
 
 
 def required(name: str, body: JsonValue) -> dict[str, JsonValue]:
-    """Return the body. Raises Refused, with the Python plane's 422 as the answer, if the body lacks this field."""
+    """Return `body`. Raises Refused, with the Python plane's 422 as the answer, if the body lacks the field `name`."""
     if not isinstance(body, dict) or name not in body:
         raise missing(name, body)
     return body

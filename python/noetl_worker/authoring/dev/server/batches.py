@@ -24,7 +24,7 @@ QueueFault = Literal["queue_unavailable", "ack_timeout", "worker_unavailable", "
 _NODE: Final = "events.batch"
 _MOST_EVENTS: Final = 256
 _MOST_PAYLOAD: Final = 2 * 1024 * 1024
-"""Largest size of a batch's payloads in bytes."""
+"""Largest total size, in bytes, of the payloads of the events in a batch."""
 
 
 class _Pending(NamedTuple):

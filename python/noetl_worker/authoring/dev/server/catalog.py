@@ -161,7 +161,7 @@ class Catalog:
         }
 
     def _parsed(self, entry: CatalogEntry) -> dict[str, JsonValue]:
-        """Return the answer's fields with the parsed playbook.
+        """Return the fields of a catalog answer that contain the parsed playbook.
 
         The Python plane gives the whole playbook. The Rust plane gives only the steps and the workload (seen on a real
         Rust plane by tests/compat/real_plane.py).

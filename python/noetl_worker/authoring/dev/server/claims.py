@@ -133,7 +133,7 @@ class Claims:
     def _take(
         self, row: CommandRow, worker_id: str, meta: Mapping[str, JsonValue], context: Mapping[str, JsonValue]
     ) -> None:
-        """Give the command to a worker, and write the event `command.claimed`, which workers never send."""
+        """Give a command to a worker. Write the event `command.claimed`, which a worker never sends."""
         event = self._log.write(
             row.execution_id, "command.claimed", row.node, "RUNNING", meta=meta, worker_id=worker_id,
             result={"status": "RUNNING", "context": context}, command_ref=row.command_ref,

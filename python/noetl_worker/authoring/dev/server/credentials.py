@@ -47,7 +47,7 @@ class Credentials:
         return answer(self._shown(row, with_data=False))
 
     def read(self, name: str, *, with_data: bool, entry: Mapping[str, JsonValue] | None = None) -> HttpAnswer:
-        """Return the answer with the credential of this name or id.
+        """Return the HTTP answer to a request for the credential with this name or id.
 
         Args:
             with_data: include the secret data.

@@ -135,7 +135,7 @@ class Dispatcher:
         self.apply(execution, Decision(is_over=True))
 
     def finish(self, execution: Execution) -> None:
-        """End an execution as COMPLETED or FAILED, and write its last events. Ignore an ended execution."""
+        """End an execution as COMPLETED or FAILED, and write its last events. Do nothing for an ended execution."""
         if execution.is_over:
             return
         execution.status = "FAILED" if execution.is_failed else "COMPLETED"

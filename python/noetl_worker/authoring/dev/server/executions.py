@@ -279,9 +279,10 @@ class Executions:
 
 
 def _refused_tool(playbook: Playbook) -> str | None:
-    """Return the reason why the plane refuses the first step's tool, or None.
+    """Return the reason why the Python plane refuses the first step's tool, or None.
 
-    The plane refuses a `postgres` tool that does not name its credential in `auth` (recorded: tool-postgres-*).
+    The plane refuses a `postgres` tool that has no credential in `auth`, or has connection fields of its own
+    (recorded: tool-postgres-*).
     """
     first = playbook.first(Dialect.PYTHON)
     if first is None or first.kind != "postgres" or not isinstance(first.tool, Mapping):

@@ -127,8 +127,8 @@ class Inspection:
     def events_route(self, execution_id: int, query: Mapping[str, str]) -> HttpAnswer:
         """Answer GET /api/executions/{id}/events.
 
-        The Python plane's answer is a page, newest first, and heeds ?event_type=, ?page= and ?page_size=. The Rust
-        plane's answer has all events, oldest first.
+        The Python plane answers with one page, the newest event first, selected by the query parameters event_type,
+        page and page_size. The Rust plane answers with all events, the oldest first.
         """
         execution = self._executions.known(execution_id)
         if self._is_rust:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _PROBES: Final = ("/health", "/api/health")
 _DEMO: Final = "/demo/"
-"""Prefix of the routes for examples. These routes have no data of a run, so they need no token."""
+"""Path prefix of the routes for the demo playbooks. These routes have no data of a run, so they need no token."""
 
 
 class OwnAddresses:

@@ -73,7 +73,10 @@ def read_item(body: Mapping[str, JsonValue], *, default_actionable: bool) -> Ite
 
 
 def check_payload(payload: Mapping[str, JsonValue]) -> None:
-    """Check an event's payload. Raises ValueError with the text of the real plane's 500 (recorded: refused-*)."""
+    """Raise ValueError for keys or types that the Python plane does not allow in an event's payload.
+
+    The error's text is the text of the real plane's answer, which has status 500 (recorded: refused-*).
+    """
     if _INTERNAL in payload:
         raise ValueError(f"payload includes forbidden inline output keys: {_INTERNAL}")
     result = payload.get("result")
@@ -138,7 +141,7 @@ class PythonEvents:
     def execution_for(self, execution_id: JsonValue, items: Sequence[Item]) -> Execution:
         """Return the execution of posted events, after a check of the events' payloads.
 
-        Raises TypeError or ValueError with the text of the real plane's 500.
+        Raises TypeError or ValueError with the text of the real plane's answer, which has status 500.
         """
         number = int(execution_id)
         for item in items:
@@ -244,10 +247,9 @@ class PythonEvents:
         )
 
     def _resolved(self, result: Mapping[str, JsonValue], reference: Mapping[str, JsonValue]) -> JsonValue:
-        """Return the value that later steps get for a step whose worker reported a reference to the result store
-        (recorded: result-reference-claim-2).
+        """Return a step's result for later steps if the worker reported only a reference to the result store.
 
-        The value has the reported fields, the reference, and the data from the result store.
+        The value has the reported fields, the reference, and the stored data (recorded: result-reference-claim-2).
         """
         stored = self._results.find(str(reference.get("ref")))
         data = loads(stored) if stored is not None else None

@@ -22,7 +22,7 @@ from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 KIND: Final = "worker_pool"
 UNKNOWN_RETRY_AFTER_S: Final = 3
 _DEFAULT_NAME: Final = "worker-cpu"
-"""The Python plane's name for a heartbeat without a name (recorded: runtime-heartbeat-missing-name)."""
+"""Name that the Python plane gives a worker whose heartbeat has no name (recorded: runtime-heartbeat-missing-name)."""
 _NO_NAME: Final = (
     "1 validation error for RuntimeDeregistrationRequest\nname\n  Input should be a valid string"
     " [type=string_type, input_value=None, input_type=NoneType]"

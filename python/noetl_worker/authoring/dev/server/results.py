@@ -159,7 +159,7 @@ class Results:
         return row
 
     def _new_ref(self, execution_id: int, name: JsonValue) -> str:
-        """Make an unused reference. The Python plane's references end in 32 bits, so a reference may exist already."""
+        """Make an unused reference. The Python plane's references end in a 32-bit hash, so two could be the same."""
         while True:
             tail = str(self._ids.next())
             if not self._is_rust:

@@ -34,8 +34,9 @@ class RouteCall(NamedTuple):
 
     @property
     def execution_id(self) -> int:
-        """Id of the execution in the path. Raises ValueError for any other text; a real plane answers with the same
-        error text.
+        """Id of the execution in the request's path.
+
+        Raises ValueError if the id is not a number. A real plane answers with the same error text.
         """
         return int(self.path["execution_id"])
 

@@ -33,7 +33,7 @@ _NO_EXECUTION: Final = (
 
 
 class RustEvents:
-    """Stores the events of the Rust plane and acts on `command.completed` and `command.failed`."""
+    """Stores posted events as the Rust plane does, and acts on events that report the end of a command."""
 
     def __init__(self, log: EventLog, executions: Executions, router: Router, dispatcher: Dispatcher) -> None:
         self._log, self._executions, self._router, self._dispatcher = log, executions, router, dispatcher
@@ -68,7 +68,7 @@ class RustEvents:
     def batch(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         """Answer POST /api/events/batch. The plane makes the ids and drops `meta`.
 
-        The plane notes a `call.done`, acts on a `command.completed`, and only stores any other event.
+        The plane acts on a `command.completed`, using the `call.done` before it. Any other event is only stored.
         """
         execution_id = _execution_id(body, raw)
         posted = body.get("events")
@@ -111,7 +111,7 @@ class RustEvents:
             self._fail(execution, event, ref)
 
     def _advance(self, execution: Execution, outcome: CommandOutcome) -> None:
-        """Advance an execution after an outcome.
+        """Let the router decide what follows an outcome, and carry out its decision.
 
         An error, such as a template that the plane cannot render, fails the execution (recorded: filter-urlencode).
         """
@@ -123,7 +123,7 @@ class RustEvents:
             self._dispatcher.fail(execution, error)
 
     def _fail(self, execution: Execution, event: LoggedEvent, ref: str) -> None:
-        """Mark the execution as failed. A `command.failed` also ends the execution, even with open commands."""
+        """Mark an execution as failed. A `command.failed` also ends the execution, even if other commands are open."""
         error = event.result_context.get("error")
         execution.is_failed = execution.is_failed_by_command = True
         execution.error = str(error) if error is not None else execution.error
@@ -208,6 +208,9 @@ def _outcome(step: str, ref: str, reported: Mapping[str, JsonValue]) -> CommandO
 
 
 def _context_updates(value: JsonValue) -> dict[str, JsonValue]:
-    """Return the values that a task sequence wrote to `ctx` and `iter`, without these prefixes (recorded: set-rule)."""
+    """Return the values that a list of tasks wrote to `ctx` and `iter`, by name (recorded: set-rule).
+
+    The names lack the prefixes `ctx.` and `iter.`.
+    """
     updates = fields_of(fields_of(value).get("_context_updates"))
     return {key.removeprefix("ctx.").removeprefix("iter."): inner for key, inner in updates.items()}

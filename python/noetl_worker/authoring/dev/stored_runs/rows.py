@@ -24,7 +24,7 @@ _EXECUTIONS: Final = "executions"
 _CATALOG: Final = "catalog"
 _RESULTS: Final = "results"
 _TABLES: Final = {"commands": "command_ref", "events": "event_id"}
-"""Tables in the plane's database with rows of executions. Each value names the column with the row's id."""
+"""Database tables from which the rows of an execution are stored. Each value names the table's id column."""
 _FIELDS: Final = (
     "execution_id", "catalog_id", "path", "version", "workload", "parent_execution_id", "started_at", "status",
     "stands_still", "ended_at", "error", "is_failed",
@@ -32,7 +32,7 @@ _FIELDS: Final = (
 _NO_PLAYBOOK: Final = Playbook(path="", workload={}, steps={})
 """Empty playbook for an execution from storage. No step of such an execution is run again."""
 _NO_LIMIT: Final = 1 << 40
-"""Size limit in bytes that no row reaches. Redaction shortens larger values, so here redaction shortens nothing."""
+"""Size limit in bytes that no row reaches, so that redaction, which also shortens large values, shortens nothing."""
 
 
 def stored_rows(

@@ -23,8 +23,8 @@ _OF_THE_RUN: Final = frozenset(
     {"execution_id", "catalog_id", "job", "event", "output", "path", "steps", "server_url", "nats_url"}
     | {"ctx", "workload", "iter", "loop", "loop_index", "_index", "_total", "_keychain_manifest"}
 )
-"""Names that have a value in every run, since the plane makes the value. A file of inputs may give a value to these
-names, although no step declares the names."""
+"""Names to which the plane gives a value in every run. A file of inputs may also set these names, although no step
+declares these names."""
 _MOST_RUNS: Final = 100
 _MOST_NAMED: Final = 5
 
@@ -109,7 +109,7 @@ def _refuse_unknown(given: Mapping[str, JsonValue], playbook: Playbook, step: st
 
 
 def _words(value: object) -> set[str]:
-    """Return all texts in a value, keys included, and each word of these texts."""
+    """Return all texts in a value, keys included, and each word of these texts: the names that a step may use."""
     if isinstance(value, str):
         return {value, *re.findall(r"\w+", value)}
     if isinstance(value, Mapping):
@@ -120,7 +120,9 @@ def _words(value: object) -> set[str]:
 def _names_in_run(
     run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
-    """Return the names and values that a step saw in a stored run, and the item's place in its loop.
+    """Return the names and values that a step saw in a stored run.
+
+    For a given loop item `item`, also return its index and the number of items, otherwise None.
 
     Leave out a name of the workload whose stored value is redacted. The step then gets the value from the playbook's
     workload.
@@ -141,9 +143,11 @@ def _names_in_run(
 def _saw(
     stored: StoredRuns, run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
-    """Return the names and values that the step saw in this run; for `last`, in the newest run with this step.
+    """Return the names and values that a step saw in the stored run `run`.
 
-    Raises _NotSeen if no such run has these names and values. The text says why, for the newest run.
+    If `run` is `last`, search the newest run of the playbook that ran this step.
+
+    Raises _NotSeen if the run (for `last`: every run) lacks the step. The text gives the reason for the newest run.
     """
     reasons = []
     for name in _matching_runs(stored, playbook, dialect) if run == LAST else [run]:
@@ -157,7 +161,7 @@ def _saw(
 
 
 def _matching_runs(stored: StoredRuns, playbook: Playbook, dialect: Dialect) -> Iterator[str]:
-    """Yield the ids of the stored runs of this playbook on this dialect, the newest first."""
+    """Yield the ids of the stored runs of this playbook on a plane of this dialect, the newest first."""
     for run in map(str, stored.newest(_MOST_RUNS)):
         executions = map(_plain, stored.find(run, "executions"))
         if any((one["dialect"], one["path"]) == (dialect.value, playbook.path) for one in executions):
@@ -167,7 +171,12 @@ def _matching_runs(stored: StoredRuns, playbook: Playbook, dialect: Dialect) -> 
 def _seen_in(
     rows: Sequence[StoredRow], step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
-    """Return the names and values that the step saw in this run. Raises _NotSeen if this run did not run the step."""
+    """Return the names and values that the step saw in a stored run.
+
+    For a given loop item `item`, also return its index and the number of items, otherwise None.
+
+    Raises _NotSeen if the run is missing, of another playbook or dialect, or did not run the step or item.
+    """
     runs = [_plain(row) for row in rows if row.kind == "executions"]
     if not runs:
         raise _NotSeen("no such run is stored")

@@ -37,7 +37,7 @@ _SECRET_TEXT: Final = re.compile(
 )
 _LEAST_SIGNS: Final = 12
 _LEAST_SPREAD: Final = 2.8
-"""Entropy in bits per character above which a text may be a secret. A language's words have less entropy."""
+"""Entropy in bits per character above which a text may be a secret. Words of a language have less entropy."""
 
 
 def check_code(inspection: Inspected) -> None:
@@ -87,7 +87,7 @@ def _check_rhai(inspection: Inspected, part: ToolPart) -> None:
 
 
 def _rhai() -> Any:
-    """Return the function of the Rust core that runs Rhai; None in a build without Rhai."""
+    """Return the Rust function that runs a Rhai script, to find syntax errors; None in a build without Rhai."""
     try:
         from noetl_worker import _core
     except ImportError:
@@ -144,7 +144,7 @@ def _line_of_open_quote(text: str) -> int:
 
 
 def _check_secret(inspection: Inspected, path: Path, text: str) -> None:
-    """Report a text that is probably a secret. The message does not quote the text."""
+    """Report a mistake if a text is probably a secret. The message does not quote the text."""
     name = str(path[-1])
     if (known := _SECRET_TEXT.search(text)) is not None:
         line = text.count("\n", 0, known.start()) + 1

@@ -1,7 +1,7 @@
 """The names that templates of a playbook may use.
 
-A name that is defined anywhere in the playbook is accepted in every template. A running template sees fewer names. But
-in this way no correct name is reported as a mistake.
+A name that is defined anywhere in the playbook is accepted in every template. At run time a template sees fewer names,
+but this broad rule never reports a correct name as a mistake.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OF_KINDS: Final[Mapping[str, frozenset[str]]] = {
 }
 
 _PRINTED: Final = frozenset({"stdout", "stderr"})
-"""Keys of the result of a `python` step whose code sets no `result`."""
+"""Keys of the result of a `python` step whose code never assigns the variable `result`."""
 
 
 def known_names(document: Mapping[str, object]) -> frozenset[str]:
@@ -44,7 +44,7 @@ def known_names(document: Mapping[str, object]) -> frozenset[str]:
 
 
 def items_and_tasks(document: Mapping[str, object]) -> Iterator[str]:
-    """Yield the names of loop items and of tasks. Such a name hides a step with the same name."""
+    """Yield the names of loop items and of tasks. In a template, such a name hides a step that has the same name."""
     for step in step_parts(document):
         yield str(mapping(step.value.get("loop")).get("iterator", "item"))
     for tool in tool_parts(document):
@@ -75,7 +75,10 @@ def _inputs(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _set_below(value: object) -> Iterator[str]:
-    """Yield the names that `set` and `set_var` write, anywhere inside a value. The name `a.b` gives `a` and `b`."""
+    """Yield the names of variables that `set` and `set_var` blocks, at any depth of a value, write.
+
+    The name `a.b` gives `a` and `b`.
+    """
     if isinstance(value, dict):
         for key in mapping(value.get("set")):
             yield from str(key).split(".")
@@ -92,8 +95,10 @@ def _set_below(value: object) -> Iterator[str]:
 
 
 def result_keys(step: StepPart) -> frozenset[str] | None:
-    """Return the keys that a step's result may have, besides `OF_EVERY_STEP`. Return None if `check` cannot determine
-    the keys."""
+    """Return the keys that a step's result may have, besides `OF_EVERY_STEP`.
+
+    Return None if the keys cannot be determined from the playbook.
+    """
     tool = step.value.get("tool")
     if not isinstance(tool, dict) or step.value.get("loop") is not None or tool.get("spec"):
         return None

@@ -53,7 +53,10 @@ def _check_policies(inspection: Inspected) -> None:
 
 
 def _check_steps(inspection: Inspected) -> None:
-    """Check the kinds, loops, conditions and arcs of steps (recorded: loop-number, step-when, set-counter)."""
+    """Report tool kinds, loops, conditions and arcs of steps that only one plane supports.
+
+    Recorded: loop-number, step-when, set-counter.
+    """
     for step in step_parts(inspection.document):
         kind = mapping(step.value.get("tool")).get("kind")
         if isinstance(kind, str) and kind not in KINDS and inspection.registry.knows(kind):
@@ -75,7 +78,10 @@ def _check_steps(inspection: Inspected) -> None:
 
 
 def _add_text(inspection: Inspected, path: Path, items: str) -> None:
-    """Report a loop over a text. The Python plane makes one item of the text; the Rust plane fails the playbook."""
+    """Report a loop whose `in` is a plain string, not a list or a template.
+
+    The Python plane loops once, over the string itself; the Rust plane fails the playbook.
+    """
     name = items.strip()
     hint = f"; did you mean '{{{{ {name} }}}}'?" if _DOTTED.fullmatch(name) else ""
     is_warning = inspection.plane != "rust"
@@ -91,10 +97,9 @@ def _check_names(inspection: Inspected, reading: Reading) -> None:
 
 
 def _is_rendered_at_once(document: Mapping[str, object], reading: Reading) -> bool:
-    """Return True if the Rust plane itself renders this template of a list of tasks. The worker renders all other
-    templates of the list.
+    """Return True if the Rust plane, not the worker, renders this template of a list of tasks.
 
-    The plane renders a template that uses only steps and workload keys, since these have values before the first task.
+    The plane renders a template that uses only steps and workload keys, which have values before the first task runs.
     """
     workload = mapping(document.get("workload"))
     known = {*workload, *(step.name for step in step_parts(document))}

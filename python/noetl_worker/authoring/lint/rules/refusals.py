@@ -1,6 +1,7 @@
-"""The reasons for which a plane refuses a playbook (authoring/dev/registration).
+"""The check whether a plane would refuse to register the playbook (authoring/dev/registration).
 
-If another rule has found a mistake at the same place, that mistake becomes an error; otherwise the reason is reported.
+If another rule has reported a mistake at the same line and column, that mistake is raised to an error. Otherwise the
+plane's reason is reported as a new mistake.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _READERS: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Iterator[R
 }
 _HEAD: Final = ("apiVersion", "kind", "metadata")
 _EVERYWHERE: Final = ("NW100", "NW503")
-"""Codes of findings that state already why a plane refuses the playbook. The refusal is then not reported again."""
+"""Codes of mistakes that already say why a plane refuses the playbook. The refusal is then not reported again."""
 
 
 def check_refusals(inspection: Inspected) -> None:
@@ -72,9 +73,9 @@ def _hint(refusal: Refusal) -> str:
 
 
 def _places(inspection: Inspected, refusal: Refusal) -> set[tuple[int, int]]:
-    """Return the lines and columns where another rule may have found the same mistake.
+    """Return the (line, column) pairs where another rule may have reported the mistake that the plane refuses.
 
-    The places are the refused value, its key, and any key that is similar to a missing key.
+    These are the positions of the refused value, of its key, and of misspellings of a missing key.
     """
     playbook, path = inspection.playbook, refusal.path
     paths: list[Path] = [path]

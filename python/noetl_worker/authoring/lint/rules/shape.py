@@ -218,10 +218,10 @@ def _missing(
     *,
     also: Collection[str] = (),
 ) -> None:
-    """Report a missing key. Nothing is reported if a similar key exists, since that key is already reported as unknown.
+    """Report that an object lacks a required key, unless a misspelling of the key is already reported as unknown.
 
     Args:
-        also: correct keys that are similar to the missing key, and are no misspellings of it.
+        also: valid keys that look like the missing key, and so do not count as its misspelling.
     """
     if not any(key not in also and nearest(str(key), [name]) for key in value):
         inspection.add("NW105", path, message)

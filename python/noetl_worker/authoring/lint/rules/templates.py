@@ -27,16 +27,16 @@ _METHODS: Final = frozenset(
 ) | {"cycle", "changed", "next", "reset"}
 _FUNCTIONS: Final = frozenset(LENIENT.globals) | {"caller", "super", "self"}
 _CODE: Final = frozenset({"code", "script", "code_b64"})
-"""Fields with source code, where braces are no templates."""
+"""Fields of a tool that contain source code, where `{{` does not begin a template."""
 TOKEN: Final = "token"
 """Name of a function that the worker provides only in HTTP headers: `{{ token(alias) }}` (docs/tools/http.md)."""
 _OF_ITEMS: Final = frozenset({"_index", "_total", "_first", "_last", "loop_event_id", "index", "first", "last"})
-"""Names in `iter` besides the item (protocol/command.md#names)."""
+"""Keys that a plane adds to the template variable `iter` besides the loop item (protocol/command.md#names)."""
 _INSTEAD: Final = {"len": "length", "str": "string", "lower": "lower", "upper": "upper", "json": "tojson"}
 
 
 def find_templates(inspection: Inspected) -> Iterator[Reading]:
-    """Yield the names in each template of the workflow and the workbook. Source code is left out."""
+    """Parse each template of the workflow and the workbook, and yield the names in it. Skip fields with source code."""
     document = inspection.document
     for name in ("workflow", "workbook"):
         for path, text in texts_below((name,), document.get(name)):
@@ -75,10 +75,10 @@ def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
 
 
 def _is_passed_over(inspection: Inspected, path: Path) -> bool | None:
-    """Return True if a mistake in a template is only a warning; None: the code decides.
+    """Return True if a mistake in a template is only a warning, or None if its code (NW301, …) decides the severity.
 
-    A mistake in `next`, `set` or `loop` is a warning if only the Python plane is checked. On that plane a wrong
-    condition is false, and any other wrong template stays as text.
+    A mistake in `next`, `set` or `loop` is a warning if only the Python plane is checked. That plane takes an invalid
+    condition as false, and leaves any other invalid template unrendered.
     """
     is_of_plane = len(path) > 2 and path[2] in ("next", "set", "loop")
     return True if is_of_plane and inspection.plane == "python" else None

@@ -28,7 +28,7 @@ _TEXT: Final = "a-text-that-a-template-gives"
 _FILES: Final = (".yaml", ".yml")
 _ADDRESSES: Final = ("url", "endpoint", "address")
 _STAND_INS: Final[Mapping[Any, Any]] = {str: _TEXT, int: 1, float: 1.0, bool: False, dict: {}, list: []}
-"""Values that replace a template while a tool's fields are checked, by the field's type."""
+"""Dummy values by field type. They replace templates while a tool's fields are checked, as no real values exist yet."""
 
 
 def check_tools(inspection: Inspected) -> None:
@@ -51,9 +51,9 @@ def _check_child(inspection: Inspected, part: ToolPart) -> None:
 
 
 def _check_entry(inspection: Inspected, part: ToolPart, entries: Sequence[str]) -> None:
-    """Check that the workbook entry which a tool names exists.
+    """Report a `workbook` tool that names a workbook entry which does not exist.
 
-    A task names the entry by `task`, since its `name` is the name of the task itself.
+    A task of a list names the entry in the field `task`, since its `name` is its own name. Other tools may use `name`.
     """
     field = "task" if part.config.get("task") or part.is_task else "name"
     name = part.config.get(field)
@@ -99,7 +99,10 @@ def _check_policy(inspection: Inspected, part: ToolPart) -> None:
 def _add_policy_problem(
     inspection: Inspected, path: Path, problem: ConfigurationError, *, is_warning: bool = False
 ) -> None:
-    """Report a mistake in a policy at its line and column. A policy may be a list of rules, without the key `rules`."""
+    """Report a mistake in a tool's policy at its line and column in the playbook.
+
+    The key `rules` is left out of the path if the policy is written as a bare list of rules.
+    """
     inside = _field_path(problem.field)
     if inside[:1] == ("rules",) and not inspection.playbook.has((*path, "rules")):
         inside = inside[1:]
@@ -109,12 +112,12 @@ def _add_policy_problem(
 
 
 def _field_path(field: str) -> Path:
-    """Return the path of a field: `rules[0].then` is ("rules", 0, "then")."""
+    """Split a field's dotted name into a path: `rules[0].then` gives ("rules", 0, "then")."""
     return tuple(int(index) if index else name for index, name in _PART_OF_PATH.findall(field))
 
 
 def _existing_part(inspection: Inspected, path: Path, inside: Path) -> Path:
-    """Return `path`, followed by the first keys of `inside`, as far as these keys exist in the playbook."""
+    """Extend `path` by the keys of `inside` up to the first key that the playbook does not have, and return it."""
     for part in inside:
         if not inspection.playbook.has((*path, part)):
             break
@@ -151,10 +154,10 @@ class _FieldCheck:
         return cls(inspection, part, tool, config, spellings, templated)
 
     def run(self, context: ToolContext) -> None:
-        """Report the errors in the fields, and the fields that the tool ignores.
+        """Report the errors in the tool's fields, and the fields that the tool ignores.
 
-        The tool's own check ends at the first error. So a wrong field is replaced by a fitting value or removed, and
-        the check is repeated.
+        The tool's own check ends at the first error. So the wrong field is removed or replaced by a valid value, and
+        the check is repeated to find further errors.
         """
         hints = fields.field_types(self.tool.config_model)
         left, dropped = self._filled(hints), set[str]()
@@ -187,11 +190,11 @@ class _FieldCheck:
             self._report_warning(warning)
 
     def _own(self, name: str) -> str:
-        """Return the field's name in the config model for any of its spellings."""
+        """Return the field's name in the config model, given any accepted spelling (alias) of the field."""
         return self.spellings.get(name, name)
 
     def _filled(self, hints: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields with fitting values in place of templates."""
+        """Return the tool's fields, with each template replaced by a dummy value of the field's type."""
         raw_fields: frozenset[str] = getattr(self.tool, "raw_fields", frozenset())
         return {
             key: value if self._own(key) in raw_fields else _filled(value, hints.get(self._own(key), Any), key)
@@ -209,7 +212,7 @@ class _FieldCheck:
         return tuple(fields.unknown_field(kind, name, fields.field_names(model)) for name in unknown)
 
     def _is_of_stand_in(self, error: ConfigurationError) -> bool:
-        """Return True if an error is about a value that replaces a template, and so is no mistake of the author."""
+        """Return True if an error is about a dummy value that replaces a template, so not the author's mistake."""
         if _TEXT in error.problem:
             return True
         first, *inside = _field_path(error.field) or ("",)
@@ -248,7 +251,7 @@ class _FieldCheck:
         self.inspection.add("NW202", place, text if suggestion else str(warning), is_warning=is_warning)
 
     def _place(self, field: str) -> Place | Path:
-        """Return the place of a field, which may be written in another spelling or inside `spec`."""
+        """Return the position of a field in the playbook file. The field may be in `spec`, or given by an alias."""
         path, playbook = self.part.path, self.inspection.playbook
         first, *inside = (field,) if playbook.has((*path, field)) else _field_path(field) or ("",)
         own = self._own(str(first))
@@ -260,7 +263,7 @@ class _FieldCheck:
 
 
 def _filled(value: Any, hint: Any, name: str = "") -> Any:
-    """Return a value in which each template is replaced by a value of the field's type.
+    """Return a field's value, with each template in it replaced by a dummy value of the type that the field needs.
 
     Args:
         hint: type of the field.

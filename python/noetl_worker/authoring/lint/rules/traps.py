@@ -1,4 +1,4 @@
-"""NW5: parts of a playbook that run and do something else than they seem to do (docs/playbooks.md)."""
+"""NW5: parts of a playbook that run without an error, but not as the author expects (docs/playbooks.md)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from noetl_worker.authoring.outline import (
 )
 
 _MOST_ARCS: Final = 1_000
-"""Largest number of arcs in a playbook for which the later steps of each step are computed. The work grows with the
-square of the number of arcs."""
+"""Largest number of arcs in a playbook for which `check` computes the steps reachable from each step. The work grows
+with the square of the number of arcs."""
 Arcs: TypeAlias = list[tuple[Path, Mapping[str, Any], str]]
 """Arcs of a step, each as its path, the arc as written, and the name of the target step."""
 
@@ -69,8 +69,10 @@ def _opposites(text: str) -> list[str]:
 def _check_skipped(
     inspection: Inspected, arcs: Arcs, reached: Mapping[str, frozenset[str]], *, is_inclusive: bool
 ) -> None:
-    """Report a step that the plane never enters. If the plane does not take an arc, the arc's step counts as skipped. A
-    later arc does not enter the step."""
+    """Report a step that a later arc cannot enter, because an earlier arc to the step was not taken.
+
+    If a plane does not take an arc, it marks the arc's target step as skipped, and never enters that step.
+    """
     seen: set[str] = set()
     for path, arc, name in arcs:
         if not is_inclusive and name in seen:

@@ -64,7 +64,7 @@ class PythonNames:
 
 
 def _put(variables: dict[str, Any], name: str, value: Mapping[str, Any]) -> None:
-    """Put a step's full result under the step's name. Replace the copies of the result in `ctx` and `workload` too."""
+    """Set a step's variable in a claim to the step's full result, and replace the copies in `ctx` and `workload`."""
     for copy in _COPIES:
         held = variables.get(copy)
         if isinstance(held, dict) and name in held:
@@ -73,8 +73,8 @@ def _put(variables: dict[str, Any], name: str, value: Mapping[str, Any]) -> None
 
 
 def _reference(value: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Return the reference in a step's value. Return an empty object if the value has no reference, or already has the
-    full result."""
+    """Return the reference to a stored result from the value that a claim has for a step. Return an empty object if the
+    value has no reference, or has the full result already."""
     has_result = "data" in value and isinstance(value.get("_ref"), dict)
     if has_result or not value.keys() >= {"status", "context"}:
         return {}
@@ -90,11 +90,11 @@ def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[st
 
 
 def _complete_result(value: JsonValue) -> JsonValue:
-    """Complete an earlier step's result that consists of plain values and an object `context`. The plane sends such
-    results to a list of tasks.
+    """Return an earlier step's result with the fields of its `context` readable at the top level too.
 
-    A name that the result lacks is looked up in `context`. If `context` has no `data`, then `data` is the result
-    itself, as for a single tool of that plane (recorded: view-*, list-reads-*).
+    To a list of tasks, the plane sends a result in two parts: plain values at the top level, all fields in `context`.
+    If `context` has no `data`, then `data` is the result itself, as for a single tool of that plane (recorded: view-*,
+    list-reads-*). A result that was not split is returned unchanged.
     """
     context = value.get("context") if isinstance(value, dict) else None
     if not isinstance(context, dict) or not context.keys() >= value.keys() - {"context"}:

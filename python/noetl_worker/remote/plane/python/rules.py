@@ -1,7 +1,7 @@
 """Rules of the Python control plane's dialect (protocol/events.md#python-plane).
 
-All events of one end are one batch. The batch has the execution id as text, and is sent under an Idempotency-Key. Only
-call.done and call.error are actionable, as recorded in `five-events-*`.
+The terminal events of a command are sent as one batch. The batch has the execution id as a string, and is sent with an
+Idempotency-Key. The worker marks only call.done and call.error as actionable, as recorded in `five-events-*`.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ _NAMES_OF_PLANE: Final = frozenset({"context", "reference", "ref", "_ref"})
 """Names that the plane adds to a stored result under its step's name. The plane does not add a name that the result
 already has (recorded: result-reference-claim-2)."""
 _SHORT_TEXT_BYTES: Final = 500
-"""Size in bytes from which a text may be cut in a preview."""
+"""Size in bytes from which a string in a preview counts as possibly cut."""
 _FORBIDDEN: Final = "_internal_data"
 """Key that the plane accepts only inside an event's `response` (read in the plane's source). The plane answers 500 if
-the key is in `result.context`, down to depth 8, or beside `result` (recorded: refused-*-internal-data*)."""
+the key is in `result.context`, down to depth 8, or next to the key `result` (recorded: refused-*-internal-data*)."""
 _IN_RESPONSE_ONLY: Final = frozenset({"data", "result", "rows", _FORBIDDEN})
-"""Names in a result whose values go only into an event's `response`. Even a plain value under these names can be a
-whole document."""
+"""Keys of a result whose values go only into an event's `response`, not into its `context`. Even a single string under
+these keys can be a whole document."""
 _NO_OBJECT: Final = _IN_RESPONSE_ONLY | {"context"}
 _CONTAINERS: Final = (dict, list)
 _JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
 _CUT: Final = "_truncated"
 """Key that marks a preview, or a shortened result of a list of tasks. The result store has the full result."""
 _MAX_RESPONSE_BYTES: Final = 500_000
-"""Most bytes of a result that goes into an event although the event also refers to the stored result. A larger result
-keeps the plane busy for over a second."""
+"""Most bytes of a stored result that the event contains in full, in addition to the reference. A larger result would
+keep the plane busy for over a second."""
 _COPIES: Final = 6
-"""Number of copies of a stored result that the plane puts into one later command (counted on NoETL 4.0.0). The copies
-limit the size of a stored result."""
+"""Number of copies of a stored result that the plane puts into one later command (counted on NoETL 4.0.0). A stored
+result may therefore have only MAX_RESULT_BYTES divided by this number."""
 _FAILURE_FIELDS: Final = ("status", "error")
 _MARKS: Final = frozenset({_CUT, "_keys", "_count", "_len"})
 """Keys with which a preview describes the values that were cut from the result."""
@@ -74,8 +74,8 @@ _PARTS: Final[Mapping[tuple[bool, bool], tuple[EventRequest, ...]]] = {
     (True, False): (EventRequest(BATCH, _START + _SUCCESS),),
     (True, True): (EventRequest(BATCH, _START + _FAILURE),),
 }
-"""Requests that report a command. The key is a pair: whether the start is reported too, and whether the command failed.
-"""
+"""Requests that report a command's outcome. The key is (whether the command's start is reported too, whether the
+command failed)."""
 
 
 class PythonRules(DialectRules):
@@ -284,8 +284,8 @@ class PythonRules(DialectRules):
 
 
 def payload_of_result(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
-    """Return a field for a `step.exit`: `result` with the full response inside. If the response is too large for
-    `result`, return the field `response`.
+    """Return the payload field in which the `step.exit` of a rescue carries the full response: `result`, with the
+    response as its context. If the response is too large for a context, return the field `response` instead.
 
     After a rescue, later steps see the `result` of this event, not the `response` of call.done.
     """
@@ -346,10 +346,10 @@ def _scalars(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _stored(step: str, whole: bytes, preview: JsonValue, *, is_failure: bool) -> tuple[dict[str, JsonValue], Upload]:
-    """Return the context and the upload for a result that goes to the result store.
+    """Return the event's context and the upload for a result that goes to the result store.
 
-    Context and upload both have the small fields that the preview did not cut. The context of a failure also has status
-    and error. If a template needs a cut value, the plane cannot render the template, and leaves it to the worker.
+    Both have the small fields that the result's preview did not cut. The context of a failure also has the status and
+    the error. If a template needs a cut value, the plane leaves rendering the template to the worker.
     """
     fields = fields_of(_allowed(preview))
     small = {name: value for name, value in fields.items() if name not in _MARKS and _is_whole(value)}
@@ -369,11 +369,12 @@ def _is_whole(value: JsonValue) -> bool:
 
 
 def _brief_tasks(whole: bytes, room: int) -> JsonValue:
-    """Shorten the result of a list of tasks to `room` bytes. Return None if the result was cut before, or is not an
-    object.
+    """Remove values from the result of a list of tasks until at most `room` bytes remain. Return None if the result was
+    shortened before, or is not an object.
 
-    The tasks' variables stay first, because no other event field has these variables. Then the smaller results stay. If
-    a template needs a missing value, the plane leaves the template to the worker. The worker reads the full result.
+    The largest results are removed first, and the tasks' variables (`ctx`) last, because no other event field has these
+    variables. If a template needs a removed value, the plane leaves rendering to the worker, which reads the full
+    result from the store.
     """
     data = json_text.loads_exact(whole)
     if not isinstance(data, dict) or _CUT in data:  # already cut to another limit
@@ -415,8 +416,8 @@ def _result(word: str, report: Report) -> dict[str, JsonValue]:
 
 
 def _brief(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the result with a context of only status and error text, as the plane's own worker reports a failure.
-    `call.error` has the whole context."""
+    """Return an event's `result` with only the status and the error in its context, as the plane's own worker reports a
+    failure. Only the event `call.error` has the whole context."""
     context = result.get("context")
     if not isinstance(context, dict):
         return dict(result)

@@ -53,7 +53,8 @@ words are searched 160 times as fast."""
 
 
 def has_long_word(data: bytes) -> bool:
-    """Return whether this JSON has a word of at least LONG_WORD bytes. The plane takes long to search such a word."""
+    """Return whether this JSON has a word of at least LONG_WORD bytes. The plane takes long to search such a word
+    for secrets."""
     return len(data) >= LONG_WORD and _ONE_WORD in data.translate(_WORDS)
 
 
@@ -62,7 +63,8 @@ def is_over_budget(data: bytes) -> bool:
 
 
 def packed_for_store(data: bytes, beside: Mapping[str, JsonValue] = _NOTHING) -> bytes:
-    """Return JSON in a packed format that the plane searches quickly, however long the words of the JSON are.
+    """Compress a result's JSON, and return it as JSON with a text of short words. The plane can search this text for
+    secrets quickly, however long the words of the result are.
 
     Args:
         data: the JSON of a result.

@@ -41,10 +41,10 @@ class RustNames(Names):
 
 
 def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-    """Return a stored result in the layout of a result that the claim has in full: the fields of the data, and `data`.
+    """Return a stored result as a claim would contain it in full: the fields of the data, and the key `data`.
 
-    For a sequence, the fields of the tasks' results stand beside the tasks' labels. An object that has one field,
-    itself an object, counts as a sequence with one task. The published worker does the same.
+    The result of a sequence has one object for each task. The fields of these objects are readable at the top level
+    too. Any object whose only value is an object counts as a sequence with one task, as in the published worker.
     """
     data = stored["data"] if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else stored
     locators = {name: summary[name] for name in _LOCATORS if name in summary}
@@ -63,7 +63,8 @@ def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[st
 
 
 def _spliced(record: Mapping[str, Any], stored: JsonValue) -> dict[str, Any]:
-    """Return a step's record in which the full result replaces the preview and the reference."""
+    """Return a copy of a step's record in the claim's `steps`, with the full result in place of preview and
+    reference."""
     context = fields_of(record.get("context"))
     result = {key: item for key, item in fields_of(context.get("result")).items() if key != "reference"}
     full = stored if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else {"data": stored}

@@ -1,8 +1,8 @@
-"""Rules of the Rust control plane's dialect: EE-3 events (protocol/events.md#rust-plane).
+"""Rules of the Rust control plane's dialect (protocol/events.md#rust-plane).
 
-Two requests report a fast command: a batch (`command.started`, `call.done`), and `command.completed` alone. The plane
-drops the `meta` of events in a batch, but `command.completed` needs its `meta.command_id`
-(protocol/events.md#rust-plane).
+The worker reports a fast command in two requests: a batch (`command.started`, `call.done`), then `command.completed`
+alone. In a batch `command.completed` would lose its `meta.command_id`, which the plane needs: the plane drops the
+`meta` of events in a batch (protocol/events.md#rust-plane).
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ _FAILED: Final = EventRequest(SINGLE, ("command.failed",), has_own_id=True)
 
 
 def _parts(last: EventRequest, *before: str) -> Mapping[bool, tuple[EventRequest, EventRequest]]:
-    """Return the two requests of a report, as a mapping: True with the start of the command, False without the start.
+    """Return the two requests that report an outcome: a batch of the events `before`, then `last` alone.
+
+    The requests are in a mapping. Under True the batch also reports the start of the command; under False it does not.
 
     Args:
         last: request with the last event alone.

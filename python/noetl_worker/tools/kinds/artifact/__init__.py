@@ -1,1 +1,1 @@
-"""Kinds `artifact` and `result_fetch`: content by reference, from stores, files and HTTP."""
+"""Kinds `artifact` and `result_fetch`: read or write content by its address (result store, file or HTTP)."""

@@ -1,4 +1,4 @@
-"""Kind `artifact`: content by reference, from and to the result store, files and HTTP."""
+"""Kind `artifact`: gets or puts content by its address in the plane's result store, in a file or over HTTP."""
 
 from __future__ import annotations
 
@@ -304,8 +304,8 @@ def _bounded(config: ArtifactConfig, size: int) -> None:
 
 
 def _unpacked(config: ArtifactConfig, content: bytes) -> bytes:
-    """Unpack gzip. Raises ToolError if the unpacked content exceeds `max_bytes`: a packed kilobyte can hold a
-    gigabyte."""
+    """Return the content with gzip unpacked. Raise ToolError if the unpacked content exceeds `max_bytes`: a packed
+    kilobyte can hold a gigabyte."""
     place = _place(config.uri)
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
@@ -331,6 +331,6 @@ async def _decoded(config: ArtifactConfig, content: bytes, owner: object) -> Jso
 
 
 def _place(uri: str | None) -> str:
-    """Return the address for an error text. An HTTP address is shown without the parts that may be secret."""
+    """Return the address `uri` for an error text. An HTTP address is shown without the parts that may be secret."""
     text = str(uri)
     return shown(httpx.URL(text)) if text.lower().startswith("http") else text

@@ -52,8 +52,8 @@ def artifact_path(uri: str, settings: ToolSettings) -> Path:
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """Return the content of a file. Raises ToolError: not_found, auth, resource (more than `max_bytes`), or
-    client_error (a directory or a device)."""
+    """Return the content of a file. Raise ToolError of the kind not_found, auth, resource (more than `max_bytes`), or
+    client_error (such as a directory or a device)."""
     try:
         with open_regular(path) as file:
             content = file.read(max_bytes + 1)
@@ -68,11 +68,11 @@ def write_file(path: Path, content: bytes, stopped: threading.Event) -> None:
     """Write a temporary file and rename this file to `path`. A reader of `path` then sees either the old content or the
     new content, complete.
 
-    If `stopped` is set before the rename, the temporary file is removed. The caller has given up then, and may have
-    written newer content to `path`.
+    If `stopped` is set before the rename, the temporary file is removed. The caller has given up waiting by then, and
+    may have written newer content to `path`.
 
     Raises:
-        ToolError: auth, not_found or client_error.
+        ToolError: the file cannot be written; the kind is auth, not_found or client_error.
     """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:

@@ -35,8 +35,8 @@ _CALL_TIMEOUT_S: Final = 30.0
 _CLEAN_UP_S: Final = 4.0
 _MAX_ANSWER: Final = 4 * 1024 * 1024
 GONE: Final = "404"
-"""Failure code of a call about an object that does not exist: the HTTP status as text. A call without an answer has a
-word as its code, such as `ConnectError`."""
+"""Code of the ToolError for an object that does not exist in the cluster: the HTTP status as text. If the API does not
+answer, the code is an exception's name instead, such as `ConnectError`."""
 _THERE_ALREADY: Final = "409"
 
 
@@ -51,8 +51,8 @@ class ClusterAddress:
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:
-    """Check an `auth` that is written out in the step, for a config model's `__post_init__`. An alias is not checked
-    here, because its credential is fetched later.
+    """Check an `auth` whose values are written in the step, for the `__post_init__` of a config model. An alias is not
+    checked here, because its credential is fetched later.
 
     Raises:
         ConfigurationError: `auth` has no address of a cluster.
@@ -65,8 +65,8 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
 async def cluster_address(
     auth: str | Mapping[str, JsonValue] | None, context: ToolContext, service_account: Path
 ) -> ClusterAddress:
-    """Return the cluster of the credential `auth` ({"url", "token", "ca_file", "verify"}). Without `auth` return the
-    cluster in which the worker runs.
+    """Return the API address and login of the cluster in the credential `auth` ({"url", "token", "ca_file", "verify"}).
+    Without `auth`, use the cluster in which the worker runs.
 
     Raises:
         CredentialError: the credential has no url.
@@ -108,7 +108,8 @@ def _url(found: Mapping[str, Any]) -> str:
 
 
 def _job(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the answer if it is a Job. Raises ToolError if something other than a Kubernetes API answered."""
+    """Return the Kubernetes API's answer unchanged if it has the form of a Job. Raise ToolError otherwise: then a proxy
+    may have answered."""
     metadata = answer.get("metadata")
     if not isinstance(metadata, Mapping) or not {"name", "uid"} <= metadata.keys():
         text = "the Kubernetes API answers with an object that is no Job: check that no proxy answers at its address"
@@ -117,8 +118,8 @@ def _job(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class ClusterTool:
-    """Base class of the tools that run Jobs. Holds the HTTP connections and the path of the worker's own service
-    account."""
+    """Base class of the tools that run Kubernetes Jobs. Holds the HTTP connections and the directory with the token of
+    the worker's own service account."""
 
     first_poll_s: ClassVar[float]
     """Seconds before the tool first asks for the state of a new Job."""
@@ -155,7 +156,8 @@ class Cluster:
             return _job(made) if made is not None else await self.job(job["metadata"]["name"])
 
     async def create_beside(self, resource: str, manifest: Mapping[str, JsonValue]) -> None:
-        """Create an object that the Job needs, unless the object exists. `resource` is `configmaps` or `secrets`."""
+        """Create a ConfigMap or Secret that the Job needs, unless it exists. `resource` is `configmaps` or
+        `secrets`."""
         await _none_for(_THERE_ALREADY, self._object("POST", self._core + url_path(resource), dict(manifest)))
 
     async def job(self, name: str) -> Mapping[str, Any]:
@@ -236,8 +238,8 @@ class Cluster:
 
 
 async def _none_for(code: str, answer: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the awaited answer, or None if the call fails with the failure code `code` (`404`: the object does not
-    exist)."""
+    """Await a call to the Kubernetes API and return its answer. Return None if the call fails with the code `code`
+    (`404`: the object does not exist)."""
     try:
         return await answer
     except ToolError as error:

@@ -19,7 +19,8 @@ from noetl_worker.tools.process import process
 
 CONTAINER_NAME: Final = "main"
 _DEADLINE_GRACE_S: Final = 30
-"""Seconds from the worker's timeout to the Job's own deadline. The deadline ends a Job whose worker is gone."""
+"""Seconds by which the Job's own deadline in Kubernetes exceeds the worker's timeout. The deadline ends a Job that no
+worker watches any more."""
 _NEVER_STARTS: Final = frozenset(
     {"InvalidImageName", "ImagePullBackOff", "ErrImageNeverPull", "CreateContainerFieldsError", "CreateContainerError"}
 )
@@ -35,7 +36,7 @@ _VARIABLE_SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
     "fieldRef": ("fieldPath",),
     "resourceFieldRef": ("resource",),
 }
-"""Kubernetes source of a variable's value -> fields that this source must have."""
+"""Kind of Kubernetes source (`valueFrom`) for an environment variable -> fields that the source must have."""
 
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _NOT_IN_LABELS: Final = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -54,7 +55,8 @@ def check_variable_name(name: str) -> None:
 
 
 def check_job(config: ContainerFields | JobFields) -> None:
-    """Check the fields that kinds `container` and `script` share: retries, time to live, namespace and resources."""
+    """Check the config fields that the kinds `container` and `script` share: retries, time to live, namespace and
+    resources. Raise ConfigurationError for a wrong value."""
     check_numbers(0, backoff_limit=config.backoff_limit, ttl_seconds_after_finished=config.ttl_seconds_after_finished)
     if not _NAMESPACE.fullmatch(config.namespace):
         raise ConfigurationError(
@@ -73,7 +75,7 @@ def check_job(config: ContainerFields | JobFields) -> None:
 
 
 def _resources(resources: Mapping[str, Any]) -> dict[str, JsonValue] | None:
-    """Return `resources` as a container's manifest writes this field, without nulls. Return None if nothing is left."""
+    """Return the field `resources` of a container's manifest, without null values. Return None if nothing is left."""
     present = {name: _present(given) if isinstance(given, Mapping) else given for name, given in resources.items()}
     return _present(present) or None
 
@@ -119,8 +121,8 @@ def job_manifest(
     *,
     deadline_s: int,
 ) -> dict[str, JsonValue]:
-    """Return the manifest of a Job with one container, without nulls. `container` and `pod` are the manifest fields
-    that only one of the kinds `container` and `script` sets."""
+    """Return the manifest of a Job with one container, without null values. `container` and `pod` have the manifest
+    fields in which the kinds `container` and `script` differ."""
     whole: dict[str, JsonValue] = {
         "name": CONTAINER_NAME,
         "image": config.image,
@@ -143,7 +145,7 @@ def job_manifest(
 
 
 def with_owner(manifest: Mapping[str, JsonValue], job: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """Return the manifest with the Job as owner of the object. Kubernetes then deletes the object together with the
+    """Return an object's manifest with the Job added as its owner. Kubernetes then deletes the object together with the
     Job."""
     metadata = job["metadata"]
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
@@ -151,7 +153,7 @@ def with_owner(manifest: Mapping[str, JsonValue], job: Mapping[str, Any]) -> dic
 
 
 def job_name(context: ToolContext) -> str:
-    """Return the Job's name: `noetl-container-<step>-<execution>-<six letters>`, at most 63 characters.
+    """Return the Job's name: `noetl-container-<step>-<execution>-<six hex digits>`, at most 63 characters.
 
     A redelivered command gets the same name again, and so finds the existing Job. A task of a sequence may run several
     times within one command. Then each Job gets a new name.
@@ -161,15 +163,15 @@ def job_name(context: ToolContext) -> str:
 
 
 def own_letters(context: ToolContext, count: int) -> str:
-    """Return letters that make a Job's name unique. Each delivery of one attempt of a command gives the same letters. A
-    task of a sequence gets new letters whenever the task is run."""
+    """Return `count` hex digits that make a Job's name unique. Each delivery of one attempt of a command gives the same
+    digits. A task of a sequence gets new digits at each run."""
     command = context.command
     identity = uuid4().hex if "_task" in context.values.variables else f"{command.command_id}:{command.attempt}"
     return hashlib.sha256(identity.encode()).hexdigest()[:count]
 
 
 def object_metadata(kind: str, name: str, namespace: str, context: ToolContext) -> dict[str, JsonValue]:
-    """Return an object's metadata, with labels by which an operator finds a Job.
+    """Return the metadata of a Job, ConfigMap or Secret, with labels by which an operator finds the step's Job.
 
     differs-from-upstream: there are no labels `noetl.execution-id` and `noetl.step-name`. For a Job with these labels
     the platform's k8s-watcher posts a second `call.done` (read in its source, noetl/ops); here the command itself
@@ -187,8 +189,8 @@ def object_metadata(kind: str, name: str, namespace: str, context: ToolContext) 
 
 
 def job_variable(entry: Mapping[str, Any]) -> dict[str, JsonValue] | None:
-    """Return an environment variable as Kubernetes writes the variable. Return None for a variable with the value null:
-    the container does not get such a variable.
+    """Convert a config's environment variable to the form in a Kubernetes manifest. Return None for a variable with the
+    value null: the container does not get the variable.
 
     Raises:
         ConfigurationError: the variable has no name, or not exactly one supported source of a value.
@@ -234,8 +236,8 @@ def _variable_source(name: str, given: Any) -> dict[str, JsonValue]:
 
 
 def _volume(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """Return a volume as Kubernetes writes the volume. Raises ConfigurationError if the volume has no name, or not
-    exactly one of the sources in `_VOLUME_SOURCES`."""
+    """Convert a config's volume to the form in a Kubernetes manifest. Raise ConfigurationError if the volume has no
+    name, or not exactly one of the sources in `_VOLUME_SOURCES`."""
     name, sources = entry.get("name"), {snake_word(key): value for key, value in entry.items() if key != "name"}
     if not name or len(sources) != 1 or not sources.keys() <= _VOLUME_SOURCES.keys():
         raise ConfigurationError(
@@ -271,12 +273,12 @@ def _present(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def objects_in(value: JsonValue) -> list[Mapping[str, Any]]:
-    """Return the objects in a list, or an empty list if the value is not a list."""
+    """Return only the JSON objects of a list, or an empty list if the value is not a list."""
     return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
 class JobEnd(NamedTuple):
-    """The end of a Job: its state, and the reason Kubernetes gave."""
+    """Final state of a Kubernetes Job, with the reason and message that Kubernetes gave."""
 
     state: str
     """succeeded, failed or timeout."""
@@ -285,7 +287,7 @@ class JobEnd(NamedTuple):
 
 
 def job_end(job: Mapping[str, Any]) -> JobEnd | None:
-    """Return the end that the Job's status reports, or None while the Job runs."""
+    """Return how a Job ended, from the conditions in its status. Return None while the Job runs."""
     for condition in objects_in(fields_of(job.get("status")).get("conditions")):
         if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
             state = "succeeded" if condition["type"] == "Complete" else "failed"
@@ -295,7 +297,7 @@ def job_end(job: Mapping[str, Any]) -> JobEnd | None:
 
 @dataclass(frozen=True, slots=True)
 class PodState:
-    """The state of a Job's newest pod."""
+    """State of the newest pod of a Kubernetes Job. All fields are None if the Job has no pod yet."""
 
     name: str | None = None
     exit_code: int | None = None

@@ -58,7 +58,7 @@ class ContainerFields:
 
     @property
     def variables(self) -> list[dict[str, Any]]:
-        """Return `env` as a list."""
+        """Return the environment variables in the list form of `env`: one object with `name` for each variable."""
         if isinstance(self.env, Mapping):
             return [{"name": name, "value": value} for name, value in self.env.items() if value is not None]
         return self.env
@@ -66,7 +66,8 @@ class ContainerFields:
 
 @dataclass(frozen=True, slots=True)
 class JobFields:
-    """Fields of `job` of kind `script`; `JobConfig` checks them."""
+    """Fields of the config object `job` of kind `script`, which describe its Kubernetes Job. `JobConfig` checks
+    them."""
 
     image: str = "python:3.11-slim"
     namespace: str = "noetl"

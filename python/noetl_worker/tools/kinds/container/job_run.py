@@ -37,8 +37,8 @@ class JobRun:
     async def create(
         self, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]]
     ) -> Mapping[str, Any]:
-        """Create the Job unless the Job exists, and then the ConfigMap and Secret that the Job's pod waits for. Return
-        the Job.
+        """Create the Job unless it exists, and then the ConfigMap and Secret that the Job's pod waits for. Return the
+        Job.
 
         If an object cannot be created, delete the Job.
 
@@ -46,7 +46,7 @@ class JobRun:
             beside: manifests of the ConfigMap and Secret, by resource (`configmaps`, `secrets`).
 
         Raises:
-            ConfigurationError: the worker's operator does not allow a name that the Job uses.
+            ConfigurationError: the operator does not allow a namespace, service account or Secret that the Job uses.
         """
         allowance.check(self._kind, job, beside, self._context.settings)
         created: Mapping[str, Any] = {}
@@ -90,8 +90,8 @@ class JobRun:
             raise
 
     async def _end(self, first_poll_s: float, most_poll_s: float) -> JobEnd:
-        """Poll until the Job has ended. After a retryable failure, such as a lost connection, log a warning and poll
-        again."""
+        """Poll the Job until it has ended, and return how it ended. After a retryable failure, such as a lost
+        connection, log a warning and poll again."""
         tries = 0
         while True:
             try:
@@ -116,7 +116,8 @@ class JobRun:
             await asyncio.sleep(backoff.delay_s(tries, first_poll_s, most_poll_s, jitter=0.0))
 
     async def _output(self, max_bytes: int) -> str | None:
-        """Return the log of the newest pod. If the log cannot be read, warn and return None."""
+        """Return the output of the newest pod, at most `max_bytes`. Return None if no container started, or, after a
+        warning, if the output cannot be read."""
         if self.pod.name is None or self.pod.never_starts:
             return None
         try:
@@ -134,8 +135,8 @@ class JobRun:
         return f"{text} ({'; '.join(dict.fromkeys(causes))})" if causes else text
 
     async def abandon(self) -> None:
-        """Delete the Job of a stopped command. If the worker is shutting down, leave the Job running: the redelivered
-        command waits for this Job."""
+        """Delete the Job because its command was stopped. But if the worker is shutting down, leave the Job running:
+        the redelivered command waits for this Job."""
         if self._context.stop.reason != "shutdown":  # after a shutdown the command is redelivered, and finds its Job
             await self.delete()
 

@@ -28,7 +28,8 @@ too."""
 
 @dataclass(frozen=True, slots=True)
 class JobConfig(JobFields):
-    """The image, namespace and limits of the Job; Kubernetes' own names (`backoffLimit`) are accepted too."""
+    """Checked config of the Kubernetes Job of a `script` step: image, namespace, limits. A playbook may also use
+    Kubernetes' own names (`backoffLimit`)."""
 
     def __post_init__(self) -> None:
         if not self.image.strip():
@@ -41,7 +42,7 @@ class JobConfig(JobFields):
 
 
 def job_config(job: Mapping[str, Any]) -> tuple[JobConfig, list[str]]:
-    """Return the decoded config of the Job, and the unknown names in `job`.
+    """Decode the config object `job` of a `script` step. Return the Job's config, and the unknown field names in `job`.
 
     Raises:
         ConfigurationError: a field has the wrong type, or a value that no Job can have.
@@ -67,8 +68,8 @@ def job_name(context: ToolContext) -> str:
 def manifests(
     name: str, job: JobConfig, code: str, given: Mapping[str, JsonValue], context: ToolContext
 ) -> tuple[dict[str, JsonValue], dict[str, dict[str, JsonValue]]]:
-    """Return the Job's manifest, and the manifests of its ConfigMap and Secret under `configmaps` and `secrets`. The
-    caller adds the Job as owner (`with_owner`) once the Job exists."""
+    """Return the Job's manifest, and the manifests of its ConfigMap (the script) and Secret (the variables) under the
+    keys `configmaps` and `secrets`. The caller adds the Job as their owner (`with_owner`) once the Job exists."""
     if len(code.encode()) > MAX_SCRIPT_BYTES:
         raise ConfigurationError(
             f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold: "

@@ -41,14 +41,14 @@ _PREPARED: Final = PreparedInstance()
 
 
 def prepare() -> None:
-    """Load DuckDB and open an instance in the template process. If loading or opening fails, each command's process
-    tries again and reports the failure."""
+    """Load DuckDB and open a database instance in the template process, so that forked processes start faster. After a
+    failure, each command's process tries again and reports the failure."""
     with suppress(ImportError, OSError, RuntimeError, MemoryError):
         _PREPARED.open(importlib.import_module("duckdb"))
 
 
 def run_command(channel: int) -> NoReturn:
-    """Answer the worker's requests, then end this process."""
+    """Run the process of one DuckDB command: answer the worker's requests on `channel`, then exit."""
     status = 1
     faulthandler.unregister(signal.SIGTERM)  # a traceback of our code does not help an author of SQL
     quiet = os.open(os.devnull, os.O_RDWR)
@@ -64,7 +64,7 @@ def run_command(channel: int) -> NoReturn:
 
 
 def _serve(channel: int) -> None:
-    """Answer one script, or the steps of a transfer until the worker closes the channel."""
+    """Answer the worker's requests: one script, or the steps of a transfer until the worker closes the channel."""
     child: Child | None = None
     try:
         while True:
@@ -88,7 +88,7 @@ def _serve(channel: int) -> None:
 
 
 def _error_answer(error: BaseException) -> str:
-    """Return the answer that reports an exception."""
+    """Return the JSON answer that reports an exception to the worker."""
     if isinstance(error, MemoryError):
         error = ToolError(f"DuckDB has no memory left ({describe(error)}): select less", kind="resource")
     if not isinstance(error, ToolError):
@@ -109,7 +109,7 @@ class Child:
         """Rows that were read but did not fit into an answer."""
 
     def answer(self, request: Mapping[str, Any]) -> str:
-        """Return the result of a script or of one step of a transfer, as JSON."""
+        """Run one request, a script or one step of a transfer, and return its result as JSON."""
         if request["op"] == "run":
             return self._run(request)
         steps = {"open": lambda _: "{}", "execute": self._execute, "select": self._begin_select, "fetch": self._fetch}
@@ -127,7 +127,7 @@ class Child:
         _PREPARED.close()
 
     def _run(self, request: Mapping[str, Any]) -> str:
-        """Return the result of a script: the fields of a `sql.Batch`, as JSON."""
+        """Run a SQL script and return its result: the fields of a `sql.Batch`, as JSON."""
         batch = sql.Batch(request["as_objects"], request["max_rows"])
         run_script(self._duckdb, self._connection, batch, request["text"], request["params"])
         return encode({name: getattr(batch, name) for name in BATCH})
@@ -153,8 +153,8 @@ class Child:
         return encode({"columns": [[name, str(column[1])] for name, column in zip(names, columns, strict=False)]})
 
     def _fetch(self, request: Mapping[str, Any]) -> str:
-        """Return the query's next rows: the requested number, or fewer if the answer would be too long. `more` is true
-        if rows that were already read are left for the next answer."""
+        """Return the next rows of the current query: the requested number, or fewer if the answer would be too long.
+        `more` is true if rows that were already read are left for the next answer."""
         try:
             rows = self._unsent or self._connection.fetchmany(request["count"])
         except (self._duckdb.Error, OverflowError) as error:

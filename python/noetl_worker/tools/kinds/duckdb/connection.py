@@ -29,21 +29,22 @@ from noetl_worker.tools.process.shortage import is_out_of_descriptors, is_shorta
 _LOCK_WAIT_S: Final = 30.0
 _LOCK_AGAIN_S: Final = (0.05, 1.0)
 _LOCKED: Final = "lock"
-"""Word in DuckDB's error text when another process has the database file open."""
+"""Word by which DuckDB's error text shows that another process has the database file open."""
 _BESIDE_BYTES: Final = 512 << 20
 """Bytes of memory that the process needs in addition to DuckDB's limit: for Python, libraries, a result and the stacks
 of threads."""
 
 
 def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
-    """Return a connection that is set up as `start` says. If another process has the database file open, wait for up to
-    30 s.
+    """Return a DuckDB connection with the database, settings, extensions and secrets that `start` names. If another
+    process has the database file open, wait for up to 30 s.
 
     Raises:
-        ToolError: kind connection or db_lock, both retryable.
+        ToolError: the database or catalog cannot be opened. The kinds connection and db_lock (another process has the
+            file open) are retryable.
         ConfigurationError: the database cannot be opened as configured, or DuckDB refuses a setting, extension or
             secret.
-        ResourceShortage: this machine is out of file descriptors.
+        ResourceShortage: this machine is out of file descriptors or memory.
     """
     opening = start.opening
     if is_out_of_descriptors():  # checked here: without a descriptor DuckDB 1.5 ends the process
@@ -127,7 +128,7 @@ def _load_extension(duckdb: Any, connection: Any, kind: str, wanted: str) -> Non
 
     Raises:
         ConfigurationError: `wanted` is not a name, or the extension is not installed and cannot be fetched.
-        ResourceShortage: this machine is out of file descriptors.
+        ResourceShortage: this machine is out of file descriptors or memory.
     """
     name, source = parse_extension(kind, wanted)
     try:

@@ -122,10 +122,10 @@ class DuckdbTool:
 
 
 def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
-    """Return the data of a result. On the Python plane add the fields of the Python worker: `executed_commands`, and
-    for each statement `command_1_rows` and `command_1_sample`.
+    """Return the data of a step's result. On the Python plane add the fields of the Python worker: `executed_commands`,
+    and for each statement `command_1_rows`, `command_1_sample` and so on.
 
-    In the added fields a JSON value is text (recorded: duckdb-multi, duckdb-json).
+    In the added fields, a value of a JSON column is text (recorded: duckdb-multi, duckdb-json).
     """
     data = batch.data(form)
     if form.numbers_statements:

@@ -55,8 +55,8 @@ def command_database(given: str | None, execution_id: int, settings: ToolSetting
 
 
 class _Turns:
-    """A lock for one database file: one writing command holds the lock alone, or any number of reading commands share
-    the lock."""
+    """Read-write lock of one database file: held by one writing command alone, or shared by any number of reading
+    commands."""
 
     def __init__(self) -> None:
         self.readers = 0
@@ -65,8 +65,8 @@ class _Turns:
 
 
 _turns: WeakValueDictionary[tuple[int, str], _Turns] = WeakValueDictionary()
-"""Lock of each database file in use, by the id of the event loop and the file. An entry exists while a command holds
-the lock or waits for the lock."""
+"""Locks of the database files in use, by (id of the event loop, path). An entry exists while a command holds its lock
+or waits for it."""
 
 
 @asynccontextmanager

@@ -36,14 +36,14 @@ _FIXED: Final = frozenset(
         "temp_directory",
     }
 )
-"""Settings about files and extensions. With file roots SQL may not change these settings. SQL may not change the log
-settings in `_LOGS` either: DuckDB can write logs to files."""
+"""DuckDB settings about files and extensions, which SQL may not change if NOETL_WORKER_FILE_ROOTS is set. Neither may
+SQL then change the log settings in `_LOGS`: DuckDB can write logs to files."""
 _LOGS: Final = re.compile(r"(enable|disable)_logging|logging_\w+|\w+_log_types")
 
 
 def limit_bytes(connection: Any) -> int:
-    """Return the bytes of memory that a connection may use. DuckDB shows this limit with one decimal, as
-    `819.2 MiB`."""
+    """Return the memory limit of a connection in bytes, parsed from text like `819.2 MiB`, as DuckDB shows the
+    limit."""
     [(shown,)] = connection.execute("SELECT current_setting('memory_limit')").fetchall()
     match = _SHOWN.fullmatch(str(shown))
     if match is None:
@@ -52,7 +52,8 @@ def limit_bytes(connection: Any) -> int:
 
 
 def keep_to_roots(duckdb: Any, connection: Any, kind: str, roots: Sequence[str]) -> None:
-    """Limit the connection to files in `roots` and to the loaded extensions. If `roots` is empty, change nothing.
+    """Allow SQL on this connection only files in the directories `roots` and the extensions that are already loaded. If
+    `roots` is empty, change nothing.
 
     Raises:
         ConfigurationError: this version of DuckDB cannot be limited.

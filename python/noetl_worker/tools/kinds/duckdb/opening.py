@@ -1,4 +1,4 @@
-"""The first request to a DuckDB process: the database to open, and the settings of the process. The worker sends this
+"""The first request to a DuckDB process: the database to open, and the settings of the process. The worker sends the
 request as JSON."""
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ EXTENSION_REPOSITORY: Final = "NOETL_DUCKDB_EXTENSION_REPOSITORY"
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A DuckLake catalog to attach. The process attaches the catalog before limiting SQL to the file roots. A limited
-    process cannot reach a catalog on a server."""
+    """A DuckLake catalog to attach. The process attaches the catalog before it limits SQL to the directories in
+    NOETL_WORKER_FILE_ROOTS, because afterwards it cannot reach a catalog on a server."""
 
     text: str
     """The ATTACH statement. The credentials are not in the statement but in `Opening.secrets`."""
     name: str
     is_used: bool
-    """True to run `USE name` before the first statement."""
+    """True if the process runs `USE <catalog>` before the first statement, so that tables need no prefix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class Surroundings:
     """Name -> value of the operator's environment variables for DuckDB."""
     roots: tuple[str, ...]
     is_restricted: bool
-    """True if Landlock confines the process. Landlock denies the `hidden` paths or, with file roots, all paths outside
-    the roots."""
+    """True if Landlock, the kernel's file sandbox, confines the process. Landlock denies the paths in `hidden` or, with
+    `roots`, all paths outside the roots."""
     hidden: tuple[str, ...]
     share_bytes: int
     """Maximum bytes of memory for the command if NOETL_DUCKDB_MEMORY_LIMIT is absent; 0: no limit."""
@@ -71,7 +71,8 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class FirstRequest:
-    """The part of a DuckDB process's first request that sets up the process. The other part is the work to do."""
+    """Settings in the first request to a DuckDB process: the database to open and the environment. The request also has
+    the first work to do, such as a script."""
 
     opening: Opening
     surroundings: Surroundings
@@ -91,8 +92,8 @@ class FirstRequest:
         return {"opening": asdict(self.opening), "surroundings": asdict(self.surroundings)}
 
     def reached(self) -> tuple[str, ...]:
-        """Return the directories that Landlock leaves open to the process. Return () without file roots: the process
-        may then use every directory except the hidden ones."""
+        """Return the directories that Landlock, the kernel's file sandbox, leaves open to the process. Return () if
+        NOETL_WORKER_FILE_ROOTS is empty: then all directories except `hidden` are open."""
         around = self.surroundings
         if not around.roots:
             return ()

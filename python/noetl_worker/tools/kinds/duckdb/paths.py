@@ -23,11 +23,12 @@ MEMORY: Final = ":memory:"
 _ADDRESS: Final = re.compile(r"(?:https?|s3[an]?|gs|gcs|r2|hf|az|azure|abfss?)://")
 _FILE: Final = re.compile(r"^file:(?://(?:localhost)?)?(?=/)")
 _KIND: Final = re.compile(r"^\w+:(?://(?:localhost)?)?(?=/)")
-"""Scheme or database type before a path, as in `file:///proc` and `sqlite:/proc`. The check of the path removes this
-prefix."""
+"""Pattern of a scheme or database type before an absolute path, as in `file:///proc` and `sqlite:/proc`. The prefix is
+removed before the path is checked."""
 _SCHEME: Final = re.compile(r"[^/]+://")
 _NO_PATH: Final = re.compile(r"~|[^/]*:")
-"""Beginning of a name that is not a plain path: `~`, which DuckDB expands, or a database type (`sqlite:x`)."""
+"""Pattern of the beginning of a name that is not a plain path: `~`, which DuckDB expands, or a database type
+(`sqlite:x`)."""
 _QUOTED: Final = re.compile(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|\$(\w*)\$(.*?)\$\3\$", re.DOTALL)
 _MAGIC: Final = re.compile(r"[*?\[]")
 _LONGEST: Final = 4096
@@ -35,10 +36,9 @@ _LONGEST: Final = 4096
 
 
 def canonical(field: str, given: str, settings: ToolSettings, *, is_directory: bool = False) -> str:
-    """Return one name for all spellings of a database or directory in a step's fields.
+    """Check a database or directory that a step's field names, and return the same name for all its spellings.
 
-    The name is an address as the step has it, `MEMORY`, or an absolute path. The path has no symbolic links, and no
-    characters with a special meaning in DuckDB.
+    The name is the unchanged address of a remote database, `MEMORY`, or an absolute path without symbolic links.
 
     Raises:
         ConfigurationError: `given` is neither a path nor an address, or playbooks may not use the file. With file roots

@@ -1,4 +1,5 @@
-"""A DuckDB instance that the template process opens, so that a command's process does not need to."""
+"""A DuckDB instance that the template process opens in advance, so that the forked process of a command need not open
+one."""
 
 from __future__ import annotations
 
@@ -8,10 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 PREPARED_SETTINGS: Final = {"python_enable_replacements": "false", "allow_persistent_secrets": "false"}
-"""Settings of every DuckDB connection. With replacement scans, SQL could read our Python variables as tables, and an
-error would show our code. A persistent secret would be a file in our home directory, for every later execution."""
+"""Settings of every DuckDB connection, for safety. With replacement scans, SQL could read our Python variables as
+tables, and an error would show our code. A persistent secret would be a file in our home directory, for every later
+execution."""
 _WITHOUT_THREADS: Final = ({"threads": 1, "async_threads": 0}, {"threads": 1})
-"""Settings with which DuckDB starts no thread; versions before 2.0 have no `async_threads`."""
+"""Settings with which DuckDB starts no thread, in the order to try them; versions before 2.0 have no
+`async_threads`."""
 _READ_WHEN_OPENED: Final = ("HOME", "TZ")
 """Environment variables that DuckDB reads only when an instance is opened. A command with another value of one of these
 variables cannot use a prepared instance."""
@@ -30,8 +33,8 @@ class PreparedInstance:
         self._environment: dict[str, str | None] = {}
 
     def open(self, duckdb: Any) -> None:
-        """Open the instance. If opening fails or starts a thread, drop the instance: each command then opens its own
-        instance."""
+        """Open the instance in the template process. If opening fails or starts a thread, keep none: each command then
+        opens its own instance."""
         for settings in _WITHOUT_THREADS:
             with suppress(Exception):
                 connection = duckdb.connect(config={**PREPARED_SETTINGS, **settings})

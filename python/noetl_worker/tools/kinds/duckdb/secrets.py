@@ -30,7 +30,7 @@ class DuckdbSecret:
         return f'CREATE OR REPLACE TEMPORARY SECRET "{self.name}" (TYPE {self.kind}{options})'
 
     def without_values(self, text: str) -> str:
-        """Return an error text of DuckDB with the secret values redacted."""
+        """Return DuckDB's error text with this secret's values replaced by `***`."""
         for option in _HIDDEN & self.values.keys():
             text = text.replace(quoted(self.values[option]), "***").replace(self.values[option], "***")
         return text
@@ -58,8 +58,8 @@ _TYPES: Final[Mapping[str, tuple[str, str, Mapping[str, tuple[str, ...]]]]] = {
     "http": ("http", "httpfs", {"BEARER_TOKEN": ("token", "bearer_token"), "SCOPE": ("scope",)}),
     "huggingface": ("huggingface", "httpfs", {"TOKEN": ("token",)}),
 }
-"""Type of a credential -> type of the DuckDB secret, the extension with this type, and the secret's options. Each
-option lists the credential's fields that may have the value."""
+"""Type of a credential -> (type of the DuckDB secret, extension that defines this type, options). Options map each
+option of CREATE SECRET to the credential fields that may have its value."""
 _OTHER_WORDS: Final = {
     "postgresql": "postgres",
     "gcs_hmac": "gcs",
@@ -103,8 +103,8 @@ async def fetch_secrets(kind: str, auth: str | Mapping[str, Any] | None, context
 
 
 def _named(kind: str, auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the credentials in `auth` by the name of the DuckDB secret to make. Raises ConfigurationError for a value
-    that is not a credential."""
+    """Return name of a DuckDB secret -> its credential (an alias or an object), for each credential in `auth`. Raise
+    ConfigurationError for a value that is not a credential."""
     if auth is None:
         return {}
     several = isinstance(auth, Mapping) and not any(isinstance(auth.get(mark), str) for mark in _MARKS)

@@ -53,8 +53,8 @@ _OUT_OF_MEMORY: Final = (-signal.SIGKILL, -signal.SIGABRT)
 
 
 class Duckdb:
-    """The DuckDB processes of one tool. `aclose` ends the template process, from which each DuckDB process is
-    forked."""
+    """Starter of the DuckDB processes of one tool, which are forked from a template process. `aclose` ends the template
+    process."""
 
     def __init__(self, confinement: Confinement) -> None:
         self._confinement = confinement
@@ -83,7 +83,7 @@ class Duckdb:
         """Run every statement of `text` in a DuckDB process, and record the results in `batch`. The last statement gets
         `params`.
 
-        `ours`: the lock of the database file (`files.turn`). The process starts once the lock is held.
+        `ours` is the lock of the database file (`files.turn`): the process starts once this command holds the lock.
 
         Returns:
             None if the statements ran. A timeout if waiting and running took longer than the command's time.
@@ -156,8 +156,8 @@ class Duckdb:
 
     @asynccontextmanager
     async def _start(self, opening: Opening, settings: ToolSettings) -> AsyncIterator[FirstRequest]:
-        """Provide the first request of a process. Afterwards remove the temporary files, which a killed process leaves
-        behind."""
+        """Make the first request for a DuckDB process, with a temporary directory for the duration of the block.
+        Afterwards remove all temporary files, which a killed process leaves behind."""
         requirements.check("duckdb", "duckdb")
         async with self._runner.scratch.directory() as directory:
             start = FirstRequest(opening, self._surroundings(directory, settings))
@@ -183,12 +183,13 @@ class Session:
         return _listed(answer, "rows")
 
     async def select(self, what: str, text: str) -> list[tuple[str, str]]:
-        """Begin a query, and return the names and types of its columns."""
+        """Start a SELECT in the DuckDB process, and return the names and types of its columns. `fetch` then returns the
+        rows."""
         answer = await self._ask({"op": "select", "what": what, "text": text})
         return [(str(column[0]), str(column[1])) for column in _listed(answer, "columns")]
 
     async def fetch(self, what: str, count: int) -> list[list[Any]]:
-        """Return the query's next rows, at most `count`."""
+        """Return the next rows of the query that `select` started, at most `count`."""
         rows: list[list[Any]] = []
         is_more = True
         while is_more:
@@ -198,7 +199,7 @@ class Session:
         return rows
 
     async def answered(self) -> Mapping[str, JsonValue]:
-        """Return the answer to the current step."""
+        """Wait for the DuckDB process to answer the last request, and return its answer."""
         try:
             answer = await self._conversation.answered(self._run)
         except AnswerTooLong as error:
@@ -210,8 +211,8 @@ class Session:
         return _checked(answer)
 
     async def end(self) -> None:
-        """End the process. Kill a process that has not answered the last request; any other process closes its database
-        first."""
+        """End the DuckDB process. A process that has not answered the last request is killed; any other process closes
+        its database first."""
         if self._is_asked:
             self._run.cancel()
         else:
@@ -228,7 +229,7 @@ class Session:
 
 
 def _checked(answer: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Return the answer, or raise the error that it reports."""
+    """Return a DuckDB process's answer, or raise the error that the answer reports."""
     error = answer.get("error")
     if not isinstance(error, Mapping):
         return answer
@@ -259,7 +260,8 @@ def _listed(answer: Mapping[str, JsonValue], name: str) -> list[Any]:
 
 
 def _fill(batch: sql.Batch, answer: Mapping[str, Any]) -> None:
-    """Copy the answer's data into `batch`. Raises ToolError if the answer lacks the data of a script's answer."""
+    """Copy the result of a script from the DuckDB process's answer into `batch`. Raise ToolError if the answer lacks a
+    part of the result."""
     statements, columns, rows = answer.get("statements"), answer.get("columns"), answer.get("rows")
     samples = _listed(answer, "samples")
     if not (isinstance(columns, list) and isinstance(rows, list) and isinstance(statements, list) and statements):

@@ -47,8 +47,8 @@ def run_script(duckdb: Any, connection: Any, batch: sql.Batch, text: str, params
 
 
 def _check_ended(duckdb: Any, connection: Any, text: str) -> None:
-    """Raise ToolError if the script left a transaction open. Closing the connection would roll this transaction back
-    without an error."""
+    """Raise ToolError if the script `text` left a transaction open. Closing the connection would roll the transaction
+    back without an error."""
     try:
         connection.begin()  # only a second BEGIN shows that one is open
     except duckdb.TransactionException as error:
@@ -96,8 +96,8 @@ def _number_of_more(result: Any) -> int:
 
 
 def _counts(statement: Any) -> bool:
-    """Return True if a result column `Count` is DuckDB's number of changed rows. False: `Count` is a column that the
-    author selected.
+    """Return True if a statement's only result column `Count` is DuckDB's number of changed rows. Return False if the
+    author selected a column of this name.
 
     For an INSERT, DuckDB's parser does not tell whether rows or a number of rows will come. Rows come only if the
     statement has RETURNING. DuckDB splits PIVOT into several statements (MULTI), and its parser then announces every

@@ -47,7 +47,8 @@ _READERS: Final = {name: reader for _, name, _, reader in _FORMS}
 
 
 def written(value: Any) -> Any:
-    """Return a value encoded for JSON. Raises TypeError for a Python type that DuckDB does not return."""
+    """Encode a value of a DuckDB row for JSON, so that `read` restores it exactly. Raise TypeError for a Python type
+    that DuckDB does not return."""
     kind = type(value)
     if kind in _AS_IT_IS or (kind is float and math.isfinite(value)) or (kind is int and abs(value) <= _MAX_INT64):
         return value

@@ -29,17 +29,18 @@ _JSON: Final = re.compile(r"JSON(\[\d*\])*")
 
 @dataclass(frozen=True, slots=True)
 class SelectReading:
-    """An extended SELECT (`text`), and the names of the columns of the author's SELECT (`names`)."""
+    """A SELECT extended to return some columns also as text (`text`), and the column names of the author's SELECT
+    (`names`). DuckDB's Python library cannot return some values exactly otherwise."""
 
     text: str
     names: Sequence[str]
     beside: Sequence[int]
-    """Indexes of the columns that the extended SELECT also returns as text. The text columns follow the last column in
-    this order."""
+    """Indexes of the author's columns that the extended SELECT also returns as text. The text columns follow the
+    author's columns, in this order."""
 
     def rows(self, fetched: Sequence[Sequence[Any]]) -> list[list[Any]]:
-        """Return the rows of the author's SELECT from the rows of the extended SELECT. A value that the library changed
-        is replaced by the value's text."""
+        """Convert rows of the extended SELECT to rows of the author's SELECT. A value that DuckDB's Python library
+        changed is replaced by the value's text."""
         count = len(self.names)
         rows = []
         for row in fetched:
@@ -51,8 +52,8 @@ class SelectReading:
 
 
 def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) -> SelectReading | None:
-    """Return the extended SELECT for a parsed statement. Return None for a statement that is no SELECT or has only
-    columns with exact values."""
+    """Return a parsed SELECT extended by text columns for dates and nanoseconds, which the library may change. Return
+    None for a statement that is no SELECT or needs no text columns."""
     if statement.type.name != "SELECT" or _ELSEWHERE.search(sql_split.bare(statement.query)):
         return None
     text = next(iter(sql_split.statements(statement.query)), "")
@@ -78,8 +79,8 @@ def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) ->
 
 
 def _value(value: Any, text: str | None) -> Any:
-    """Return a value, or its text if the library changed the value: an infinity, or a time with nanoseconds (in ISO
-    8601)."""
+    """Return a column's value, or its text in the database if the Python library changed the value. Changed values are
+    infinities, and times with nanoseconds (in ISO 8601)."""
     if text is None:
         return value
     match = _FINE.fullmatch(text)
@@ -94,8 +95,8 @@ def _value(value: Any, text: str | None) -> Any:
 def with_json(
     rows: Sequence[Sequence[Any]], types: Sequence[str], read_json: Callable[[str], Any] = json.loads
 ) -> Sequence[Sequence[Any]]:
-    """Return the rows with each value of a JSON column parsed by `read_json`, also JSON values in lists. `types` has
-    DuckDB's type of each column."""
+    """Return the rows with the values of JSON columns parsed by `read_json`, also those in lists. `types` has DuckDB's
+    type of each column."""
     wanted = [number for number, name in enumerate(types) if _JSON.fullmatch(name)]
     if not wanted:
         return rows

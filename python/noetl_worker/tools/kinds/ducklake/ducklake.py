@@ -89,7 +89,7 @@ class DucklakeConfig(sql.SqlFields):
             parse_extension("ducklake", wanted)
 
     def catalog(self) -> str:
-        """Return `catalog_connection` without the prefix `ducklake:`. Return an empty text if the field is absent."""
+        """Return `catalog_connection` without the prefix `ducklake:`, or an empty text if the field is absent."""
         return (self.catalog_connection or "").removeprefix("ducklake:").strip()
 
 
@@ -126,11 +126,12 @@ class DucklakeTool:
 
 
 def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: ToolContext) -> tuple[Opening, str]:
-    """Return the database to open for a command, and the path of the catalog as ATTACH writes it (`postgres:`,
-    `sqlite:/a/b`).
+    """Return the first request's database settings for a command, and the catalog's path in the ATTACH statement
+    (`postgres:`, `sqlite:/a/b`).
 
     Raises:
-        ConfigurationError: the catalog or `data_path` cannot be used, for instance a path outside the file roots.
+        ConfigurationError: the catalog or `data_path` cannot be used, for instance because its path is outside
+            NOETL_WORKER_FILE_ROOTS.
     """
     metadata, catalog_secret = _catalog(config, secrets, context)
     if catalog_secret is not None and catalog_secret not in secrets:
@@ -150,8 +151,8 @@ def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: T
 def _catalog(
     config: DucklakeConfig, secrets: list[DuckdbSecret], context: ToolContext
 ) -> tuple[str, DuckdbSecret | None]:
-    """Return the path of the catalog as ATTACH writes it. For a catalog on a server also return the secret with the
-    server's address, else None."""
+    """Return the catalog's path in the ATTACH statement, and the DuckDB secret with the server's address and login. The
+    secret is None for a catalog in a file."""
     given = config.catalog()
     from_auth = next((secret for secret in secrets if secret.kind in _SERVERS), None)
     server = _parse_server(given)
@@ -182,8 +183,8 @@ def _parse_server(catalog: str) -> tuple[str, dict[str, str]] | None:
 
 
 def _address(address: str, pairs: str) -> dict[str, str]:
-    """Return the options of a DuckDB secret (`HOST`, `PORT`, ...). The source is `address` if this text is a URL, else
-    `pairs` (`host=db port=5432`)."""
+    """Parse the address of a catalog server into options of a DuckDB secret (`HOST`, `PORT`, ...). Read `address` if
+    this text is a URL, else `pairs` (`host=db port=5432`)."""
     if "://" in address:
         url = urllib.parse.urlsplit(address)
         try:

@@ -1,1 +1,1 @@
-"""Kind `http`."""
+"""Tool kind `http`: sends HTTP requests."""

@@ -1,4 +1,4 @@
-"""A call of the `http` tool: exchanges, retries after failures and pages after successes, under one deadline."""
+"""A call of the `http` tool: its requests, repeated after failures or for further pages, under one deadline."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _NO_AUTHORIZATION: Final = Authorization()
 
 
 class HttpCall:
-    """All exchanges of one `http` step.
+    """All requests of one `http` step, with retries and further pages.
 
-    `run` returns the result of the last exchange. The result's data has `attempts` after more than one exchange, and
-    `pages` if `retry` asks for pages.
+    `run` returns the result of the last exchange (a request and its answer). The result's data has `attempts` (number
+    of exchanges) after more than one exchange, and `pages` (number of pages) if `retry` asks for pages.
     """
 
     def __init__(self, config: HttpFields, context: ToolContext, clients: Clients, authorizer: Authorizer) -> None:
@@ -79,10 +79,10 @@ class HttpCall:
     # ── retries ──
 
     async def _tried(self, config: HttpFields, names: Mapping[str, JsonValue]) -> tuple[ToolResult, http_retry.Facts]:
-        """Repeat the exchange until no retry rule asks for another exchange.
+        """Repeat an exchange (a request and its answer) until no retry rule asks for another exchange.
 
-        Return the last exchange's result, and the facts about the last exchange. Raises the ToolError of the last
-        exchange.
+        Return the last exchange's result, and the facts about the exchange for conditions and templates. Raises the
+        ToolError of the last exchange.
         """
         tries, stop = 0, self._context.stop
         share = room.share(stop)
@@ -109,7 +109,7 @@ class HttpCall:
         return rule if rule is not None and tries < rule.attempts else None
 
     async def _waited(self, rule: http_retry.RetryRule, tries: int, result: ToolResult) -> bool:
-        """Wait until the next exchange may begin, and return True. The wait is the rule's delay, or Retry-After if the
+        """Wait before a request is retried, and return True. The wait is the retry rule's delay, or Retry-After if the
         server asked for longer. Return False at once if the command is stopped, or if the deadline would pass during
         the wait."""
         delay = max(http_retry.delay_s(rule, tries), retry_after_s(result.data) or 0.0)
@@ -159,8 +159,9 @@ class HttpCall:
         return ToolResult.success(last, exit_code=0)
 
     def _next(self, config: HttpFields, pages: http_retry.Pages, facts: http_retry.Facts) -> HttpFields:
-        """Return the request of the next page. `next_call` adds to the previous `params` and `headers`, and replaces
-        other fields. A new `url` without `params` drops the previous `params`."""
+        """Return the fields of the request for the next page: those of `config`, changed by the playbook's `next_call`.
+        `next_call` adds to the previous `params` and `headers`, and replaces other fields. A new `url` without `params`
+        drops the previous `params`."""
         rendered = self._context.values.render(pages.next_call, facts.names)
         changes: dict[str, Any] = {}
         for name, value in fields_of(rendered).items():
@@ -180,10 +181,10 @@ class HttpCall:
         return following
 
     def _require_no_credentials_elsewhere(self, following: HttpFields) -> None:
-        """Check that a next page on another server gets no credentials. The last answer may have named that server
-        (`next: https://other/`).
+        """Raise CredentialError if the request for the next page would send this step's credentials to another server.
+        The previous answer may have named that server (`next: https://other/`).
 
-        After a redirect the worker sends no credentials to the other server. Here the call fails instead: without
+        A redirect to another server only drops the credentials. A next page fails the call instead, because without
         credentials that server would hardly return the right page.
 
         Raises:
@@ -270,11 +271,8 @@ class HttpCall:
     # ── headers with token() ──
 
     async def _rendered_headers(self) -> dict[str, JsonValue]:
-        """Return the rendered headers. `{{ token(alias) }}` gives the bearer token of the credential `alias`, except in
-        the header `Host`.
-
-        The Python worker has the same function `token`.
-        """
+        """Return the step's headers with their templates rendered. In each header except `Host`, `{{ token(alias) }}`
+        becomes the bearer token of the credential `alias`, as in the Python worker."""
         given, render = self._config.headers, self._context.values.render
         self._token_headers = [
             name
@@ -337,8 +335,9 @@ def _page_failure(message: str) -> ToolResult:
 
 
 def collected(gathered: Any, payload: JsonValue, pages: http_retry.Pages) -> Any:
-    """Return the values collected from all pages so far: `gathered`, and the value at `pages.path` in this page. Raises
-    ValueError if the page has no such value, or if the value has the wrong type."""
+    """Return `gathered` (the values of earlier pages) together with the value at `pages.path` in this page's `payload`.
+    With the strategy `replace`, return only this page's value. Raises ValueError if the page has no such value, or if
+    the value has the wrong type."""
     try:
         part = part_at(payload, pages.path)
     except LookupError:
@@ -361,7 +360,7 @@ def _timed_out(seconds: float, url: str) -> ToolResult:
 
 
 def _unanswered(error: httpx.TimeoutException, config: HttpFields) -> ToolResult:
-    """Return the failure for an expired `connect_timeout` or `read_timeout`."""
+    """Return the timeout result of an exchange whose `connect_timeout` or `read_timeout` has expired."""
     connecting = isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout))
     name, limit = ("connect", config.connect_timeout) if connecting else ("read", config.read_timeout)
     text = f"no connection after {limit:g} seconds" if connecting else f"nothing came for {limit:g} seconds"
@@ -381,11 +380,12 @@ def _hide_params(result: ToolResult, params: Mapping[str, str]) -> ToolResult:
 
 
 def transport_failure(error: httpx.HTTPError | ssl.SSLError, request: httpx.Request) -> ToolResult:
-    """Return the failure for an unusable answer, such as an endless redirect or a broken gzip body. Raises ToolError if
-    no answer arrived, or if the request could not be sent.
+    """Return a failed result if the answer is unusable, such as an endless redirect or a broken gzip body. Raises
+    ToolError if no answer arrived, or if the request could not be sent.
 
-    A missing answer is raised, as in the Rust worker. On the Rust plane a returned failure completes the step, so the
-    playbook would not notice an unreachable host. The rules of a task sequence see raised and returned failures.
+    A missing answer is raised, as in the Rust worker. If a tool returns a failure, the Rust plane completes the step,
+    and the playbook would not notice an unreachable host. The rules of a task sequence see raised and returned
+    failures.
     """
     place = shown(request.url)
     data: dict[str, JsonValue] = {"url": place, "status_code": None}

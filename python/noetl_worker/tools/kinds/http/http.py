@@ -1,4 +1,4 @@
-"""Kind `http`: sends a request and returns the answer (with both workers' fields)."""
+"""Tool kind `http`: sends an HTTP request, and returns the answer with the fields of the plane's own worker."""
 
 from __future__ import annotations
 

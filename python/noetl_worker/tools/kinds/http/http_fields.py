@@ -1,4 +1,4 @@
-"""Fields of kind `http`."""
+"""Config fields of the tool kind `http`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_RESPONSE_BYTES: Final = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class HttpFields:
-    """Fields of a request; `HttpConfig` checks them."""
+    """Config fields of an `http` step: the request to send. `HttpConfig` checks the values."""
 
     url: str
     """The address, with http:// or https://. A query in the address is sent too; a parameter in `params` replaces the
@@ -61,7 +61,7 @@ class HttpFields:
     read_timeout: float | None = None
     """Maximum seconds between two received parts of the answer. Absent: only `attempt_timeout` applies."""
     follow_redirects: bool = True
-    """Follow up to 10 redirects; credentials are not sent on to another host."""
+    """True to follow up to 10 redirects. Credentials are not sent on to another host."""
     verify: bool = True
     """True to check the server's TLS certificate. With False the worker accepts any certificate."""
     ca_file: str | None = None

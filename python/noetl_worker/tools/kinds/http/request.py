@@ -36,8 +36,8 @@ class FileParts(NamedTuple):
     settings: ToolSettings
 
     def opened(self, name: str, path: Path) -> BinaryIO:
-        """Open the file of the field `name` for reading. Raises ConfigurationError if playbooks may not use the
-        file."""
+        """Open the file that the multipart field `name` sends. Raises ConfigurationError if playbooks are not allowed
+        to read the file."""
         return self.stack.enter_context(opened(f"http: files: {name!r}", str(path), path, self.settings))
 
 
@@ -127,10 +127,10 @@ def build(
 def _in_bytes(
     method: str, url: httpx.URL, given: set[str], content: bytes
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]], httpx.ByteStream]:
-    """Return the headers `Host` and `Content-Length` as needed, and the body. The first list is sent before the step's
-    headers, the second list after the step's headers.
+    """Return the headers `Host` and `Content-Length` that the step does not give itself, and the body as a stream. The
+    first list of headers is sent before the step's headers, the second list after them.
 
-    httpx would add the same headers. But for this httpx reads all headers four times, which takes half the time of
+    httpx would add the same headers, but would read all headers four times for this. That takes half the time of
     building a request.
     """
     before = [] if "host" in given else [("Host", url.netloc.decode("ascii"))]
@@ -162,8 +162,8 @@ def _content_type(headers: Mapping[str, str]) -> str:
 def _routed(
     config: HttpFields, method: str, content_type: str, files: FileParts, as_field: _AsField
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """Return the query, and httpx's keyword arguments for the body. The first given field of `json`, `files`, `form`,
-    `body_b64`, `body`, `payload` and `data` decides."""
+    """Return the query parameters in `data`, and httpx's keyword arguments for the body. The body is the first given
+    field of `json`, `files`, `form`, `body_b64`, `body`, `payload` and `data`."""
     if config.json is not None:
         return {}, {"content": dumps(config.json), "is_json": True}
     if config.files is not None or (config.form is not None and content_type.startswith("multipart/form-data")):
@@ -256,8 +256,8 @@ def _decoded(field: str, text: Any) -> bytes:
 
 
 def _as_param(value: JsonValue) -> str | list[str]:
-    """Return a list as a list of texts, so that its field is repeated (`ids=1&ids=2`). Return any other value as one
-    text."""
+    """Return a query or form parameter as text. A list becomes a list of texts, so that httpx repeats the parameter
+    (`ids=1&ids=2`)."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [text_or_json(item) for item in value]
     return text_or_json(value)

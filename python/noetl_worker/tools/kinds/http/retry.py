@@ -28,7 +28,8 @@ _WAIT_KEYS: Final = frozenset(
 _RULE_KEYS: Final = _WAIT_KEYS | {"when", "retry_when", "stop_when", "retry_on", "retry_on_status", "statuses"}
 _PAGE_KEYS: Final = _WAIT_KEYS | {"while", "when", "next_call", "collect", "max_iterations"}
 NEXT_FIELDS: Final = ("method", "json", "form", "body", "payload", "data")
-"""Fields that `next_call` replaces for the next page."""
+"""Request fields that a playbook's `next_call` replaces for the next page, besides the address, `params` and
+`headers`."""
 _NEXT_KEYS: Final = frozenset({"url", "endpoint", "params", "headers", *NEXT_FIELDS})
 _KINDS: Final = frozenset(
     {"timeout", "connection", "rate_limit", "server_error", "client_error", "auth", "not_found", "parse", "error"}
@@ -216,8 +217,8 @@ def _pages(given: JsonValue, where: ConfigPlace) -> Pages:
 
 
 def _condition(value: Mapping[str, JsonValue], where: ConfigPlace, words: tuple[str, ...]) -> JsonValue:
-    """Return the parsed condition in the first of the fields `words` that `value` has. Return None if `value` has no
-    such field."""
+    """Return the parsed condition of a retry rule: the first of the fields `words` that `value` has. Return None if
+    `value` has none of these fields."""
     word = next((key for key in words if value.get(key) is not None), None)
     return None if word is None else parse_condition(where, word, value[word])
 
@@ -247,8 +248,8 @@ def _integer(where: ConfigPlace, value: JsonValue, least: int) -> int:
 
 
 def _number(value: Mapping[str, JsonValue], where: ConfigPlace, names: Mapping[str, int], default: float) -> float:
-    """Return a duration in seconds from the first of the fields `names` that `value` has. Return `default` without such
-    a field. `names` maps each field to its units per second: 1000 for milliseconds."""
+    """Return a duration in seconds from the first of the fields `names` that `value` has, or `default` if `value` has
+    none of them. `names` maps each field to its units per second, such as 1000 for milliseconds."""
     for name, divisor in names.items():
         if value.get(name) is not None:
             given = 0.0 if value[name] in (0, 0.0, "0") else seconds(value[name], f"{where.field}.{name}", "http")
@@ -260,7 +261,7 @@ def _number(value: Mapping[str, JsonValue], where: ConfigPlace, names: Mapping[s
 
 
 def holds(rule: RetryRule, facts: Facts, context: ToolContext) -> bool:
-    """Return True if the rule asks for another exchange. `facts` describe the last exchange."""
+    """Return True if this retry rule asks for another exchange after the last exchange, which `facts` describe."""
     if rule.stop_when is not None and is_true(rule.stop_when, facts, context):
         return False
     if rule.when is not None:
@@ -273,9 +274,9 @@ def holds(rule: RetryRule, facts: Facts, context: ToolContext) -> bool:
 
 
 def is_true(condition: JsonValue, facts: Facts, context: ToolContext) -> bool:
-    """Return True if a condition holds, by the rules for conditions in task policies. A rendered text such as a cursor
-    is true; null, an empty text and words such as `false` and `0` are false. A condition that cannot be rendered is
-    false.
+    """Return True if the condition of a retry rule or of `while` holds after an exchange. The rules are those of
+    conditions in task policies. A rendered text such as a page cursor is true; null, an empty text and words such as
+    `false` and `0` are false. A condition that cannot be rendered is false.
 
     differs-from-upstream: the Python worker took only the words true, 1 and yes for true.
     """

@@ -1,1 +1,1 @@
-"""Kind `mcp`."""
+"""Tool kind `mcp`: sends requests to Model Context Protocol servers."""

@@ -51,7 +51,7 @@ class McpConfig:
     """MCP method, such as tools/call, tools/list or resources/read. `health` is a GET of the server's /healthz
     instead."""
     tool: str | None = None
-    """Tool to call."""
+    """Name of the tool that tools/call calls."""
     arguments: dict[str, Any] | str | None = None
     """Arguments of the tool: an object, or the JSON text of an object."""
     input: dict[str, Any] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class McpConfig:
     auth: str | dict[str, Any] | None = None
     """A credential's alias, or an object, as in the http tool."""
     headers: dict[str, Any] = field(default_factory=dict)
-    """Further headers."""
+    """Further HTTP headers of the requests."""
     request_id: int = 1
     """JSON-RPC id of the first request. Each further request has the next number."""
     protocol_version: str = "2025-03-26"
@@ -97,13 +97,14 @@ class McpConfig:
 
 
 class McpTool(OverHttp):
-    """Tool of kind `mcp`. Data: {status: ok, server, endpoint, method, tool, arguments, text, result, initialize};
-    health: {status: ok, server, endpoint, method, healthy, text}. `text` joins the result's text contents.
-    tools/list has the tools of all pages.
+    """Tool of kind `mcp`. After a success the data is {status: ok, server, endpoint, method, tool, arguments, text,
+    result, initialize}; `text` joins the texts in the result. The method health has the data {status: ok, server,
+    endpoint, method, healthy, text}. The result of tools/list has the tools of all pages.
 
-    A failure of the server has data {status: error, server, endpoint, method, tool, arguments, error, text, result}:
-    a tool result with `isError` has kind execution, a JSON-RPC error kind client_error or server_error with its
-    code. Errors: connection (no answer), auth, not_found, rate_limit, server_error (HTTP), parse.
+    If the server reports a failure, the data is {status: error, server, endpoint, method, tool, arguments, error, text,
+    result}. A tool result with `isError` has the error kind execution. A JSON-RPC error has the kind client_error or
+    server_error, and keeps its code. Other kinds: connection (no answer), auth, not_found, rate_limit, server_error
+    (HTTP status), parse.
 
     differs-from-upstream: a server's failure fails the step (both published workers record a success with status
     error); the session is closed; `notifications/initialized` is sent.
@@ -238,8 +239,8 @@ async def _asked(session: McpSession, config: McpConfig) -> Mapping[str, JsonVal
 
 
 async def _closed(session: McpSession, context: ToolContext) -> None:
-    """Close the session. A failure is only logged: a session that stays open costs memory on the server, not in this
-    worker."""
+    """Close the session at the MCP server. A failure is only logged: a session that stays open costs memory on the
+    server, not in this worker."""
     try:
         await asyncio.wait_for(session.close(), _CLOSE_S)
     except Exception as error:  # a failed close does not change the call's outcome

@@ -165,7 +165,8 @@ class McpSession:
             yield chunk
 
     async def _message(self, event: bytearray, place: str) -> Mapping[str, Any]:
-        """Return the JSON object in an event, and clear the buffer `event`."""
+        """Return the JSON object in a server-sent event, or {} for an event without an object. Clear the buffer `event`
+        for the next event."""
         text = bytes(event)
         event.clear()
         if not text.strip():  # an event without content keeps the stream alive
@@ -178,8 +179,8 @@ class McpSession:
         return value if isinstance(value, Mapping) else {}
 
     async def _refuse(self, message: Mapping[str, Any]) -> None:
-        """Answer a request of the server: a ping with {}, any other request with an error, because the worker offers no
-        methods. A notification of the server gets no answer."""
+        """Answer a request that the MCP server sends to the worker: a ping with {}, any other request with an error,
+        because the worker offers no methods. A notification of the server gets no answer."""
         if "method" not in message or "id" not in message:
             return
         error = {"code": _METHOD_NOT_FOUND, "message": f"this client has no {message['method']}"}

@@ -1,1 +1,1 @@
-"""Kinds `nats` and `subscription`."""
+"""Tool kinds `nats` (operations on a NATS server) and `subscription`."""

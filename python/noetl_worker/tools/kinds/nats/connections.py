@@ -153,7 +153,7 @@ class Connections:
         """Provide a connected nats-py client, shared with other commands of the same credential.
 
         Raises:
-            ToolError: kind connection (retryable) or auth.
+            ToolError: no connection (kind connection, retryable), or the server refused the login (kind auth).
         """
         entry = self._entries.pop(address, None)
         if entry is None or entry.loop is not asyncio.get_running_loop():
@@ -175,8 +175,8 @@ class Connections:
             await self._close_surplus()
 
     def refusal(self, address: Address) -> str | None:
-        """Remove and return the server's last permission violation. The server does not answer a forbidden request, so
-        the violation can explain a timeout."""
+        """Remove and return the last permission violation that the server reported on the connection to `address`. The
+        server does not answer a forbidden request, so the violation can explain a timeout."""
         entry = self._entries.get(address)
         return entry.refusals.pop() if entry is not None and entry.refusals else None
 

@@ -1,4 +1,4 @@
-"""Key-value buckets and object stores of JetStream, for the `nats` tool. Buckets must exist."""
+"""Operations on key-value buckets and object stores of JetStream, for the `nats` tool. The tool creates no bucket."""
 
 from __future__ import annotations
 
@@ -132,7 +132,8 @@ async def _object_put(client: Any, config: NatsFields) -> dict[str, JsonValue]:
 
 
 async def _object_get(client: Any, config: NatsFields) -> dict[str, JsonValue]:
-    """Return the content of an object. nats-py compares the content's SHA-256 with the object's digest."""
+    """Return the content of an object in an object store. nats-py compares the content's SHA-256 with the object's
+    digest."""
     store = await client.jetstream().object_store(config.bucket)
     info = await store.get_info(config.object_name)
     if info.is_link():  # the size of a link is not the size of its target

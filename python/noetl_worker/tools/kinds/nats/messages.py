@@ -27,12 +27,12 @@ _REFUSED_PULLS: Final = (
     ("409", "push", "is a push consumer; a pull consumer is needed", "client_error"),
     ("409", "maxwaiting", "has too many waiting pulls", "rate_limit"),
 )
-"""Statuses that refuse a pull: (status, word in the server's description, our text about the consumer, kind of
-failure). Descriptions are compared in lower case and without spaces."""
+"""Statuses with which the server refuses a pull: (status, word in the server's description, end of the error message
+about the consumer, kind of failure). Descriptions are compared in lower case and without spaces."""
 
 
 def check_names(**names: str | None) -> None:
-    """Check the names of a bucket, stream or consumer. Raises ConfigurationError for an invalid name."""
+    """Raise ConfigurationError if the name of a bucket, stream or consumer has a character that NATS forbids."""
     for name, value in names.items():
         if value is not None and any(mark in ".*>/\\" or mark.isspace() for mark in value):
             raise ConfigurationError(
@@ -48,7 +48,8 @@ async def _js_publish(client: Any, config: NatsFields) -> dict[str, JsonValue]:
 
 
 async def _consume(client: Any, config: NatsFields) -> dict[str, JsonValue]:
-    """Return at most `batch` messages, after at most `timeout_ms`. Ack them, unless `ack` is false."""
+    """Pull at most `batch` messages of a stream's consumer, and wait at most `timeout_ms`. Ack the messages, unless
+    `ack` is false."""
     assert config.stream is not None
     assert config.consumer is not None
     pulled = await pull(client, "js_consume", config.stream, config.consumer, config.batch, config.timeout_ms / 1000)
@@ -186,7 +187,7 @@ async def _return(messages: list[Any], arrived: asyncio.Queue[Any], inbox: Any) 
 
 
 async def _close(inbox: Any) -> None:
-    """End a subscription, here and at the server."""
+    """End the subscription to a pull's reply inbox, here and at the server."""
     import nats.errors
 
     with suppress(nats.errors.Error):  # drained, or the connection is gone
@@ -203,8 +204,8 @@ async def _nak(messages: Sequence[Any]) -> None:
 
 
 def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
-    """Return True if the status ends a pull without an error, False for a heartbeat (100). Raises ToolError for any
-    other status."""
+    """Return True if the server's status message ends a pull without an error, False if it is a heartbeat (100). Raises
+    ToolError for any other status."""
     if status == "100":
         return False
     text = description.lower().replace(" ", "")

@@ -25,8 +25,8 @@ MAX_BATCH: Final = 1000
 MAX_WAIT_MS: Final = 5000
 _OPERATIONS: Final[Mapping[str, Operation]] = {**KEY_VALUE, **OBJECTS, **MESSAGES}
 _OF_EVERY_OPERATION: Final = frozenset({"operation", "url", "auth", "user", "password", "token", "timeout", "name"})
-"""Fields that get no warning, even if the operation does not read the field. `name` is in the list because a plane may
-put the task's label into `name`."""
+"""Config fields that cause no warning, even if the operation does not read them. `name` is in the list because a plane
+may put the task's label into `name`."""
 _KEY: Final = re.compile(r"(?!\.)[-/_=.a-zA-Z0-9]+(?<!\.)")
 _SAME: Final = {"consume": "js_consume", "object_store_get": "object_get"}
 
@@ -89,13 +89,13 @@ def _default(config_field: Field[Any]) -> Any:
 
 
 class NatsTool(NatsConnectionTool):
-    """Tool of kind `nats`. Data, always with `status: success` (kv_get: or `not_found`): kv_get {bucket, key, value,
-    revision}; kv_put {bucket, key, revision}; kv_delete, kv_purge {bucket, key}; kv_keys {bucket, keys, count}.
-    object_put {bucket, name, size, digest}; object_get {bucket, name, data, size}; object_info {bucket, name, size,
-    description, chunks, digest}; object_list {bucket, objects, count}; object_delete {bucket, name}. js_publish
-    {stream, seq, duplicate}; js_consume {stream, consumer, count, messages: [{subject, stream_seq, consumer_seq,
-    delivered, pending, data, headers}], acked}; js_get_msg {stream, subject, seq, data, headers}; js_stream_info
-    {stream, config, state}. JSON in values and payloads is parsed.
+    """Tool of kind `nats`. The data depends on the operation, and always has `status: success` (kv_get: `not_found` for
+    a missing key): kv_get {bucket, key, value, revision}; kv_put {bucket, key, revision}; kv_delete, kv_purge {bucket,
+    key}; kv_keys {bucket, keys, count}. object_put {bucket, name, size, digest}; object_get {bucket, name, data, size};
+    object_info {bucket, name, size, description, chunks, digest}; object_list {bucket, objects, count}; object_delete
+    {bucket, name}. js_publish {stream, seq, duplicate}; js_consume {stream, consumer, count, messages: [{subject,
+    stream_seq, consumer_seq, delivered, pending, data, headers}], acked}; js_get_msg {stream, subject, seq, data,
+    headers}; js_stream_info {stream, config, state}. JSON in values and payloads is parsed.
 
     Errors: not_found (bucket, stream, object or consumer), client_error with code wrong_last_sequence (kv_put or
     kv_delete when the key has another revision), auth, connection, timeout.

@@ -49,7 +49,7 @@ class NatsFields(NatsLogin):
     encoding: Literal["utf-8", "base64"] = "utf-8"
     """Encoding of `value` and `data`, and of an object's returned content: `utf-8` for text, `base64` for bytes."""
     description: str | None = None
-    """Description of a stored object."""
+    """object_put: description to store with the object."""
     stream: str | None = None
     """Stream of js_consume, js_get_msg and js_stream_info; for js_publish the stream that must take the message."""
     consumer: str | None = None
@@ -74,5 +74,6 @@ class NatsFields(NatsLogin):
 
     @property
     def object_name(self) -> str | None:
-        """Return `object`, or else `name`, because `name` may hold the label of a task."""
+        """Return the name of the object: the field `object`, else the field `name`. `object` wins, because a plane may
+        put a task's label into `name`."""
         return self.object or self.name

@@ -1,1 +1,1 @@
-"""Kind `noop`."""
+"""Tool kind `noop`: does nothing."""

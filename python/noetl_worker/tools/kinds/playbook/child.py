@@ -1,10 +1,11 @@
 """The result of an ended child execution, in the format of each control plane's own worker.
 
-Each plane shows the results of the child's steps in another place:
+The planes show the results of the child's steps in different places:
 
-* Python plane, status answer: `variables` has the values of steps. Values with a `status` or a `reference`, and lists
-  of tasks, are left out (recorded: tool-shell-status-final, task-sequence-status-final). Read in the plane's source:
-  the case of `reference`, and that later versions show only values made by `set`.
+* Python plane, status answer: the field `variables` has the values of steps. It lacks values with a `status` or a
+  `reference`, and lists of tasks (recorded: tool-shell-status-final, task-sequence-status-final). The case of
+  `reference` was read in the plane's source. Later versions show only values made by `set`, according to that
+  source.
 * Python plane, child's events: these events add only the `reference` of a large result (protocol/results.md#limits;
   read in the plane's source). An event shows `result.context` of a worker's event, but not the event's `response`.
 * Rust plane: the status answer has no values. The child's events have the values (protocol/executions.md#children).
@@ -28,15 +29,17 @@ _ENDS: Final = ("call.done", "call.error", "loop.done")
 
 
 class NoSuchResult(Exception):
-    """The child completed without a result of the wanted step. The text lists the steps that have a result."""
+    """The child execution completed without a result of the wanted step. The error text lists the steps that have a
+    result."""
 
 
 class NotShown(Exception):
-    """The wanted step ran, but the control plane does not show its result."""
+    """The wanted step of the child execution ran, but the control plane does not show the step's result."""
 
 
 def child_state(status: Mapping[str, JsonValue]) -> str | None:
-    """Return completed, failed or cancelled, or None while the child runs, from the fields of either plane."""
+    """Return the state of a child execution from a status answer of either plane: completed, failed or cancelled, or
+    None while the child runs."""
     if status.get("is_cancelled") or status.get("cancelled"):
         return "cancelled"
     if status.get("failed"):
@@ -47,11 +50,11 @@ def child_state(status: Mapping[str, JsonValue]) -> str | None:
 
 
 def has_ended(status: Mapping[str, JsonValue], before: Mapping[str, JsonValue] | None, step: str | None) -> bool:
-    """Return True if a status answer says that the child has ended. `before`: the previous status answer.
+    """Return True if a status answer says that the child execution has ended. `before` is the previous status answer.
 
-    The Python plane marks a guessed end with `completion_inferred`. Between two steps the guess may be wrong. A guess
-    counts only if the wanted step has run. Without a wanted step, the previous answer must have had the same guess and
-    the same completed steps.
+    If the Python plane only guesses the end, the answer has `completion_inferred`. Such a guess may be wrong between
+    two steps. So the guess counts only if `step` has run. Without `step`, it counts only if the previous answer had the
+    same guess and the same completed steps.
     """
     if child_state(status) != "completed" or not status.get("completion_inferred"):
         return child_state(status) is not None
@@ -64,7 +67,7 @@ def has_ended(status: Mapping[str, JsonValue], before: Mapping[str, JsonValue] |
 async def fetch_result(
     status: Mapping[str, JsonValue], step: str | None, execution_id: int, context: ToolContext, ask: Ask
 ) -> JsonValue:
-    """Return the value of `step`, or of the whole child, after the child has completed.
+    """Return the value of the child's `step`, or of the whole child if `step` is None, after the child has completed.
 
     Raises:
         NoSuchResult: the step has no result.
@@ -104,7 +107,8 @@ def steps_without_value(status: Mapping[str, JsonValue]) -> list[str]:
 
 
 def _reference(detail: Mapping[str, JsonValue], step: str) -> str:
-    """Return the reference of a large result on the Python plane, from the newest event that ended the step.
+    """Return the reference to the step's large result in the result store. On the Python plane the reference is in the
+    newest event that ended the step.
 
     Loops and lists of tasks always raise NotShown. The result of a loop's last item is not the result of the loop. The
     events of a list of tasks have another name than the step (protocol/command.md#loops).

@@ -158,7 +158,7 @@ class _ChildRun:
 
     execution_id: int
     started: Mapping[str, JsonValue]
-    """Fields of the result that name the child."""
+    """Fields of the step's result that identify the child, such as `execution_id` and `path`."""
     config: PlaybookConfig
     context: ToolContext
 
@@ -199,7 +199,8 @@ class _ChildRun:
             await asyncio.sleep(self.config.pause_s)
 
     async def _answered(self, question: Callable[[], Awaitable[Any]]) -> Any:
-        """Return the plane's answer to `question`. Repeat a request that failed with a retryable error."""
+        """Send a request to the control plane by calling `question`, and return the answer. A request that failed with
+        a retryable error is sent again."""
         while True:
             try:
                 return await question()
@@ -210,11 +211,11 @@ class _ChildRun:
             await asyncio.sleep(self.config.pause_s)
 
     def _failure(self, text: str, kind: str, status: Mapping[str, JsonValue]) -> ToolResult:
-        """Return a failure with the child's data. Raise the failure instead if the step has `return_result` on the Rust
-        plane.
+        """Return a failed result with the child's fields. If the step has `return_result` on the Rust plane, raise
+        ToolError instead.
 
-        On the Rust plane a returned failure completes the step, and the playbook would go on without the value. The
-        Rust worker raises too.
+        If a tool returns a failure, the Rust plane completes the step, and the playbook would go on without the value.
+        The Rust worker raises too.
         """
         if self.config.return_result and not self.context.command.form.child_is_its_status:
             raise ToolError(text, kind=kind)

@@ -1,1 +1,1 @@
-"""Kind `postgres`."""
+"""Tool kind `postgres`: runs SQL in Postgres."""

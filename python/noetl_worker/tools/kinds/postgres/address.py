@@ -1,4 +1,4 @@
-"""The address of a Postgres made from a playbook's fields and a credential, as one conninfo text.
+"""The address of a Postgres server, made from a playbook's fields and a credential, as one conninfo text.
 
 The text holds the password. So a pool uses only a hash of the text as its key, and no message contains the text.
 """
@@ -39,10 +39,11 @@ _NOT_GIVEN: Final[Mapping[str, str]] = {"password": "", "passfile": NO_FILE, "ss
 login (PGPASSWORD, PGPASSFILE, PGSSLCERT, PGSSLKEY, `~/.pgpass` and `~/.postgresql`). libpq would send this login to any
 server that a playbook names."""
 _FILES: Final = ("passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert")
-"""Settings that name files. libpq opens these files on the event loop, so a named pipe would block all commands."""
+"""libpq settings that name files. libpq opens these files on the event loop, so a named pipe would block all
+commands."""
 _PUBLIC: Final = ("sslrootcert", "system")
-"""Setting and value that name no file: `sslrootcert=system` means the certificate authorities that the machine
-trusts."""
+"""The exception among the settings that name files: `sslrootcert=system` names no file, but the certificate authorities
+that the machine trusts."""
 _READS_LOGIN: Final = "it reads a login from a file of the worker's machine: give host, user and password"
 _REFUSED: Final[Mapping[str, str]] = {
     "service": _READS_LOGIN,
@@ -67,12 +68,12 @@ class PostgresLogin:
     fields."""
 
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
-    """Alias of a credential of type postgres, or an object with its data."""
+    """Alias of a credential of type postgres, or an object with the credential's data."""
     connection_string: str | None = field(default=None, repr=False)
     """`postgresql://USER:PASSWORD@HOST:5432/DATABASE` or `key=value` pairs; wins over the credential."""
     host: str | None = None
-    """Host name or address, or the directory of a Unix socket. `host` and the fields below win over the fields of the
-    credential."""
+    """Host name or address, or the directory of a Unix socket. As with the other connection fields, the value here wins
+    over the credential's value."""
     port: int | None = None
     """Port; absent: 5432."""
     user: str | None = None

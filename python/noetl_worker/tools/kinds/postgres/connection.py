@@ -19,11 +19,11 @@ from noetl_worker.tools.kinds.postgres.errors import connection_failure
 from noetl_worker.tools.process.shortage import before_any_effect, is_out_of_descriptors, is_shortage_text
 
 _MOST_BYTES: Final = 64 * 1024 * 1024
-"""Maximum bytes that the server may send in one answer. The answer is to a text of SQL, to a statement with parameters,
-or to a request for one chunk of a transfer."""
+"""Maximum bytes that the server may send in answer to one request. A request is a text of SQL, a statement with
+parameters, or the fetch of one chunk of a transfer."""
 _LOOK_S: Final = 0.02
 _ANY_PORT: Final = 5432
-"""Port for looking up addresses. The addresses do not depend on the port."""
+"""Any port number, as an argument for looking up the addresses of a host. The addresses do not depend on the port."""
 _LINGER_S: Final = 5.0
 _BYTES_RECEIVED: Final = slice(128, 136)
 """Position of `tcpi_bytes_received` in Linux's `struct tcp_info`."""
@@ -137,7 +137,8 @@ class _ReadWatch:
         self._thread: threading.Thread | None = None
 
     def set(self, descriptor: int, most: int) -> bool:
-        """Set the maximum bytes that a connection may receive. Return True if the connection was cut off."""
+        """Set the total number of bytes that a connection may receive. Return True if the connection was already cut
+        off."""
         with self._changed:
             if self._most.setdefault(descriptor, most) < 0:
                 return True
@@ -177,8 +178,8 @@ _watch: Final = _ReadWatch()
 
 
 class _Exchange:
-    """Counts the bytes that the server sends during one call of `Bounded.wait` or `Bounded.read`. A call reads all
-    answers to a text of SQL, or some of the answers."""
+    """Counts the bytes that the server sends during one call of `Bounded.wait` or `Bounded.read`. Such a call reads all
+    or some of the server's answers to one SQL text."""
 
     __slots__ = ("_descriptor", "_reads", "_seen", "received")
 
@@ -202,8 +203,8 @@ class _Exchange:
             raise _too_much()
 
     def end(self) -> bool:
-        """Return True if the connection was cut off. Call this before the connection is closed and its descriptor
-        reused."""
+        """Stop watching the connection. Return True if the connection was cut off. Call this before the connection is
+        closed and its descriptor reused."""
         return self._reads > 1 and _watch.end(self._descriptor)
 
 
@@ -220,8 +221,8 @@ def _bounded_class() -> Any:
     library_class: Any = psycopg.AsyncConnection
 
     class Bounded(library_class):  # type: ignore[misc]
-        """A psycopg connection that limits the bytes of an exchange. libpq holds a whole value, row or notice in
-        memory."""
+        """A psycopg connection that limits the bytes the server may send in an exchange. Without a limit, a huge value
+        could exhaust the memory, because libpq holds a whole value, row or notice in memory."""
 
         exchange: _Exchange
 

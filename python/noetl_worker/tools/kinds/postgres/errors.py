@@ -36,8 +36,8 @@ _WRONG: Final = ("invalid ", "sslmode value", "root certificate file")
 
 
 def connection_failure(error: Exception) -> ToolError:
-    """Return the ToolError for a failed connection. The text decides the kind of failure, because libpq gives no
-    SQLSTATE here."""
+    """Return the ToolError for a failed connection. The text of `error` decides the kind of failure, because libpq
+    gives no SQLSTATE for it."""
     message = str(error)
     if any(text in message for text in _REFUSED) or ("role" in message and "does not exist" in message):
         own = "; give 'auth' or 'password': PGPASSWORD and ~/.pgpass of the worker are not for playbooks"
@@ -88,7 +88,8 @@ def _sqlstate_kind(state: str, severity: str | None) -> tuple[str, bool]:
 
 
 def _remedy(message: str) -> str:
-    """Return the advice for placeholders that psycopg did not understand, or an empty text for another error."""
+    """Return advice on writing placeholders, if the message says that psycopg did not understand them. Return an empty
+    text for another error."""
     if re.search(r"the query has \d+ placeholders? but \d+ parameters? ", message):
         return "; give one value in 'params' for each place holder ($1, $2 or %s), and write %% for a percent sign"
     if "are allowed as placeholders" in message or "incomplete placeholder" in message:

@@ -29,8 +29,8 @@ _RESET: Final = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; "
     "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES; "
 )
-"""The statements that DISCARD ALL stands for. DISCARD ALL itself must be alone in its text. Here the text also has SET
-statements for the session."""
+"""SQL that resets a connection after a command: the statements that DISCARD ALL stands for. DISCARD ALL itself must be
+the only statement of its text, but this text also gets SET statements for the session."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -231,7 +231,7 @@ def _reset_sent(psycopg: Any, member: _Member) -> bool:
 
 
 async def _reset_answer(psycopg: Any, member: _Member) -> bool:
-    """Read the server's answer to the reset. Return False if the reset failed."""
+    """Read the server's answer to the reset that followed the last command. Return False if the reset failed."""
     pgconn = member.connection.pgconn
     statuses = (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK)
     went_through = True

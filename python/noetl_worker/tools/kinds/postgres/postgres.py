@@ -144,8 +144,8 @@ class PostgresTool:
 
 
 def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
-    """Return a result's data. On the Python plane add a `status`, and for a write a `message`, as the Python worker
-    does.
+    """Return the data of the step's result. On the Python plane add a `status`, and for a write a `message`, as the
+    Python worker does.
 
     For a statement that changes no rows by itself (DDL), `row_count` is -1 on the Python plane, and `affected_rows` is
     0 on the Rust plane (recorded: pg-writes).
@@ -164,10 +164,11 @@ def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
 
 
 def session_settings(schema: str | None, timeout_s: float | None) -> str:
-    """Return the SET statements that a command starts with.
+    """Return the SET statements for the start of a command: `statement_timeout` and `search_path`.
 
-    `statement_timeout` ends the statement of a worker that is gone. Its value is a power of two in seconds, above the
-    command's time. So commands with nearly the same time left can use a connection with the same setting.
+    With `statement_timeout` the server ends a statement even if its worker is gone. The value is a power of two in
+    seconds, above the command's remaining time. So commands with nearly the same remaining time can use a connection
+    without a new SET.
     """
     settings = []
     if timeout_s is not None:

@@ -21,9 +21,9 @@ from noetl_worker.tools.sql.sql import Batch
 
 _ROWS_AT_A_TIME: Final = 100
 _MANY_VALUES: Final = 10_000
-"""Maximum number of values that are made on the event loop. Making this many values takes 5 ms."""
+"""Maximum number of values that are converted on the event loop. Converting this many values takes 5 ms."""
 _VALUE_BYTES: Final = 64
-"""Approximate memory of one value in a row, besides its text."""
+"""Approximate memory of one value in a row, in bytes, not counting its text."""
 UNCOUNTED: Final = ("SELECT", "SHOW", "EXPLAIN")
 """SQL commands whose row count means returned rows, not changed rows."""
 
@@ -53,7 +53,7 @@ async def run_text(connection: Any, text: str, batch: Batch, owner: object) -> N
 
 
 async def read_result(connection: Any, result: Any, batch: Batch, command: str, count: int, owner: object) -> None:
-    """Put the rows of one result into `batch`, as `run_text` does.
+    """Convert the rows of one complete result to Python values, and add them to `batch`.
 
     Args:
         connection: the connection of the result.
@@ -61,7 +61,7 @@ async def read_result(connection: Any, result: Any, batch: Batch, command: str, 
         batch: receives the rows.
         command: the statement's command, as the server names it.
         count: number of rows that the statement changed.
-        owner: as in `run_text`.
+        owner: the command to which the memory of the values is charged.
     """
     results = _Results(connection, batch)
     results.take_rows(result)
@@ -172,9 +172,9 @@ class _Results:
                 one()
 
     def _local_size(self, parts: list[tuple[Any, int]]) -> int:
-        """Return the size in bytes of all values that came over a Unix socket. Received bytes are counted only on TCP,
-        so return 0 for a TCP connection. Also return 0 for more than `_MANY_VALUES` values: a thread converts so many
-        values in any case."""
+        """Return the size in bytes of all values if the connection is a Unix socket, else 0. Received bytes are counted
+        only on TCP, so a Unix socket needs this size instead. Also return 0 for more than `_MANY_VALUES` values: a
+        thread converts them whatever their size."""
         if self._values > _MANY_VALUES or not self._connection.pgconn.host.startswith(b"/"):
             return 0
         return sum(

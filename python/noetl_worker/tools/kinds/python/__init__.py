@@ -1,1 +1,1 @@
-"""Kind `python`."""
+"""Tool kind `python`: runs Python code."""

@@ -41,7 +41,7 @@ _BLOCK: Final = "# /// script"
 _LEAST_MEMORY_MB: Final = 32
 _NO_CODE: Final = "no code; give 'code', 'script' or 'code_b64'"
 _NO_RESULT: Final = {"status": "success", "message": "Code executed without explicit result variable"}
-"""Data that the Python plane's own worker returns for code without a result."""
+"""Data that a step returns if its code has no result, as from the Python plane's own worker."""
 _NO_ANSWER: Final = (
     "Python code ended with code 0 but without a result that can be read: its process was ended from inside "
     "(os._exit), or something else wrote to its socket; let the code run to its end, or use sys.exit(0)"
@@ -74,7 +74,7 @@ class PythonConfig:
     """
 
     code: str | None = None
-    """The code."""
+    """The Python code to run."""
     code_b64: str | None = None
     """The code as base64 of UTF-8 text, instead of `code`."""
     script: str | dict[str, Any] | None = None
@@ -107,12 +107,13 @@ class PythonConfig:
     interpreter. An interpreter that is not kept ready starts anew for each command (some 0.1 s). With
     `NOETL_WORKER_ISOLATION=basic`, `NOETL_WORKER_PYTHONS` must name the interpreter."""
     timeout: float | None = None
-    """Seconds; absent: the command's remaining time."""
+    """Maximum run time of the code in seconds; absent: the command's remaining time."""
     memory_mb: int | None = None
     """Maximum MiB of data memory of the code. Code that needs more gets a MemoryError. Linux only; absent: only the
     machine's limit."""
     max_output_bytes: int = process.MAX_OUTPUT_BYTES
-    """Maximum bytes kept of stdout and of stderr each (4 MiB): half from the beginning, half from the end."""
+    """Maximum bytes kept of stdout and of stderr each, 4 MiB by default. A longer output loses its middle: half of the
+    maximum is kept from the beginning, half from the end."""
 
     def __post_init__(self) -> None:
         check_numbers(_LEAST_MEMORY_MB, memory_mb=self.memory_mb)
@@ -149,7 +150,8 @@ class PythonConfig:
 
     @property
     def source(self) -> str | dict[str, Any]:
-        """Return the source of the code, written like the field `script`."""
+        """Return the source of the code in the format of the field `script`, also if the step gives `code` or
+        `code_b64`."""
         if self.script is not None:
             return self.script
         text = (self.code or "") if self.code_b64 is None else text_of_base64("code_b64", self.code_b64)
@@ -215,7 +217,7 @@ class PythonTool:
         self._runner.warm_up()
 
     async def aclose(self) -> None:
-        """End the template processes and close the connections."""
+        """End the template processes, from which the code's processes are forked, and close the connections."""
         if self._interpreters is not None:
             self._interpreters.end()
         await self._runner.aclose()
@@ -263,8 +265,8 @@ class PythonTool:
 
 
 def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
-    """Return `libs` as global name -> [module] or [module, attribute]. Raises ConfigurationError for any other
-    value."""
+    """Return the field `libs` in one format: global name -> [module] or [module, attribute]. Raises ConfigurationError
+    for any other value."""
     named: dict[str, JsonValue] = {}
     for name, module in ({lib: lib for lib in libs} if isinstance(libs, list) else libs).items():
         if isinstance(module, str) and module:

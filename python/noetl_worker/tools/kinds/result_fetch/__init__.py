@@ -1,1 +1,1 @@
-"""Kind `result_fetch`."""
+"""Tool kind `result_fetch`: fetches stored results."""

@@ -28,11 +28,11 @@ class ResultFetchConfig:
     """Preferred protocol. This worker has no Arrow Flight. For `flight` the worker warns that the field is ignored and
     uses HTTP, as upstream does."""
     flight_endpoint: str | None = None
-    """Reported as ignored: results are fetched over HTTP."""
+    """Has no effect, because results are fetched over HTTP. The worker warns about this field."""
     bearer_token: str | None = field(default=None, repr=False)
-    """Reported as ignored: the worker uses its own access to the control plane."""
+    """Has no effect, because the worker uses its own access to the control plane. The worker warns about this field."""
     timeout: float | None = None
-    """Longest time in seconds; absent: the command's remaining time."""
+    """Maximum time of the fetch in seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         parse_reference(self.ref)

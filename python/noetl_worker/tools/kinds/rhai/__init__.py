@@ -1,1 +1,1 @@
-"""Kind `rhai`."""
+"""Tool kind `rhai`: runs Rhai scripts."""

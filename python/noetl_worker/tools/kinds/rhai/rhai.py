@@ -49,8 +49,8 @@ _GRACE_S: Final = 1.0
 """Seconds from a script's timeout until the script is killed. A script checks the clock only between two calls."""
 _PACKAGES: Final = str(Path(__file__).parents[4])
 _VARIABLES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "gce_metadata_host"})
-"""Environment variables, in lower case, that Rust's HTTP client reads. The client reads these names in upper case
-too."""
+"""Environment variables, in lower case, that Rust's HTTP client reads (the upper-case names too). The script's process
+gets these variables of the worker."""
 _IN_PROCESS: Final = """
 from noetl_worker._core import run_rhai
 
@@ -82,7 +82,7 @@ class RhaiConfig:
     """Values for the script, with their JSON types. The script finds each value as a variable of this name, and in the
     map `args`."""
     timeout: float | None = None
-    """Seconds for the script; absent: the command's remaining time."""
+    """Maximum run time of the script in seconds; absent: the command's remaining time."""
 
 
 class RhaiTool:
@@ -128,7 +128,7 @@ class RhaiTool:
         return _result(run, timeout_s)
 
     async def aclose(self) -> None:
-        """End the template process."""
+        """End the template process, from which the scripts' processes are forked."""
         await self._runner.aclose()
 
     def _request(self, config: RhaiConfig, context: ToolContext, timeout_s: float | None) -> dict[str, JsonValue]:
@@ -173,8 +173,8 @@ def _result(run: process.Finished, timeout_s: float | None) -> ToolResult:
 
 
 def _without_half(output: str) -> str:
-    """Return the output. If the output was cut within a known secret, a mark replaces the beginning of this secret:
-    redaction would not recognise half a secret."""
+    """Return the script's output. If the output was cut in the middle of a known secret, put a mark in place of the
+    first half. Redaction would not recognise half a secret."""
     data = output.encode()
     if len(data) <= _MAX_OUTPUT_BYTES - _LONGEST_CHARACTER:
         return output

@@ -1,1 +1,1 @@
-"""Kind `script`."""
+"""Tool kind `script`: runs Python scripts as Kubernetes Jobs."""

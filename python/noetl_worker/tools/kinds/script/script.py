@@ -52,11 +52,11 @@ class ScriptConfig:
     input: dict[str, Any] = field(default_factory=dict)
     """Values for the script; they win over the step's own input."""
     timeout: float | None = None
-    """Seconds; absent: the shorter of `job.timeout` and the command's remaining time."""
+    """Maximum seconds for the Job; absent: the shorter of `job.timeout` and the command's remaining time."""
     decoded_job: JobConfig = field(init=False, repr=False, compare=False)
-    """The parsed config of `job`."""
+    """The settings in `job`, parsed."""
     unknown: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    """Unknown names in `job`."""
+    """Unknown names in `job`, about which the worker warns."""
 
     def __post_init__(self) -> None:
         decoded_job, unknown = job_config(self.job)
@@ -113,7 +113,7 @@ class ScriptTool(ClusterTool):
         return ToolResult.failure(text, kind="process", code=word, data=data, stdout=output, exit_code=exit_code)
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections for reading scripts and calling Kubernetes."""
         await self._sources.aclose()
         await super().aclose()
 
@@ -138,7 +138,8 @@ def _count(value: JsonValue) -> int:
 
 
 def _data(status: str, run: JobRun, output: str | None, job: JobConfig, started: float) -> dict[str, JsonValue]:
-    """Return the result's data, as ScriptConfig's docstring describes. Unknown values are left out."""
+    """Return the data of the step's result, with the fields that ScriptConfig's docstring lists. Fields with an unknown
+    value are left out."""
     fields: dict[str, JsonValue] = {
         "status": status,
         "job_name": run.name,

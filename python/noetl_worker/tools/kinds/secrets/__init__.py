@@ -1,1 +1,1 @@
-"""Kind `secrets`."""
+"""Tool kind `secrets`: reads secrets for later tasks."""

@@ -52,7 +52,7 @@ class SecretsConfig:
     """
 
     name: str | None = None
-    """Name of the secret. Use `secret_name` on a plane that puts the task's label here."""
+    """Name of the secret. Use `secret_name` on a plane that puts the task's label into `name`."""
     secret_name: str | None = None
     """Name of the secret; wins over `name`. For google the full name works too: projects/<project>/secrets/<name>, with
     or without /versions/<version>."""
@@ -64,11 +64,11 @@ class SecretsConfig:
     """Google project of a secret without projects/ in its name. Absent: the credential's project_id, or
     GOOGLE_CLOUD_PROJECT."""
     version: str = "latest"
-    """Version of a Google secret."""
+    """Version of a Google secret; absent: the latest."""
     auth: str | dict[str, Any] | None = None
     """google: alias of a service account's credential; the worker's own identity when absent."""
     timeout: float | None = None
-    """Longest time in seconds; absent: the command's remaining time."""
+    """Maximum time of the call in seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         if not self.secret:

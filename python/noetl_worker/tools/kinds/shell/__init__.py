@@ -1,1 +1,1 @@
-"""Kind `shell`."""
+"""Tool kind `shell`: runs shell commands."""

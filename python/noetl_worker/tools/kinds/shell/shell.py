@@ -50,19 +50,19 @@ class ShellConfig:
     command: str | list[str]
     """Text of a command, or a list of commands, which run in order until a command does not exit with 0."""
     shell: str = "sh"
-    """The shell, run as `<shell> -c <command>`."""
+    """Name or path of the shell, which the worker runs as `<shell> -c <command>`."""
     cwd: str | None = None
     """Working directory; absent: an empty directory, whose content is removed afterwards."""
     env: dict[str, Any] = field(default_factory=dict)
     """Environment variables for the commands, besides the worker's PATH, HOME, LANG, LC_*, TZ and USER. A variable with
     the value null is left out."""
     timeout: float | None = None
-    """Seconds, for all commands together; absent: the command's remaining time."""
+    """Maximum run time in seconds, for all commands together; absent: the command's remaining time."""
     capture: bool = True
     """False: the worker throws the output away (upstream: the output goes into the worker's own log)."""
     max_output_bytes: int = process.MAX_OUTPUT_BYTES
-    """Maximum bytes kept of stdout and of stderr each (4 MiB), of all commands together: half from the beginning, half
-    from the end."""
+    """Maximum bytes kept of stdout and of stderr each, of all commands together; 4 MiB by default. A longer output
+    loses its middle: half of the maximum is kept from the beginning, half from the end."""
 
     def __post_init__(self) -> None:
         check_numbers(1, max_output_bytes=self.max_output_bytes)
@@ -97,7 +97,7 @@ class ShellTool:
         return _result(runs, _data(runs, config, context.command.form), timeout_s=context.timeout_s)
 
     def _program(self, shell: str, path: str) -> str:
-        """Return the shell's path. A shell in the worker's own PATH is looked up once."""
+        """Return the path of the program `shell`. A shell found in the worker's own PATH is looked up only once."""
         is_own = path == self._environment["PATH"]
         known = self._programs.get(shell) if is_own else None
         if known is not None and os.access(known, os.X_OK):
@@ -138,7 +138,7 @@ class ShellTool:
         return runs
 
     async def aclose(self) -> None:
-        """End the template process."""
+        """End the template process, from which the commands' processes are forked."""
         await self._runner.aclose()
 
 
@@ -152,7 +152,7 @@ def _arguments(command: str, scratch: str) -> list[str]:
 
 
 def _data(runs: list[process.Finished], config: ShellConfig, form: ToolForm) -> dict[str, JsonValue]:
-    """Return the data under the names that the plane's own worker uses."""
+    """Return the data of the step's result, with the field names that the plane's own worker uses."""
     between = "\n" if form.has_return_code else ""
     code = runs[-1].exit_code
     data: dict[str, JsonValue] = {"returncode": code} if form.has_return_code else {"exit_code": code}
@@ -178,8 +178,8 @@ def _result(runs: list[process.Finished], data: dict[str, JsonValue], *, timeout
 
 
 def _failure(run: process.Finished) -> ToolFailure:
-    """Return the failure for an exit code. The failure's text explains a shell's own codes: 126, 127, and 128 + n
-    (signal n ended a program)."""
+    """Return the failure for a command's exit code. The failure's text explains a shell's own codes: 126, 127, and 129
+    or more (a signal ended a program)."""
     exit_code = run.exit_code
     if run.has_met_oom and exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return ToolFailure("Command was killed: out of memory", kind="process", code="out_of_memory")

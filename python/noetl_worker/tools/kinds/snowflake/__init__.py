@@ -1,1 +1,1 @@
-"""Kind `snowflake`."""
+"""Tool kind `snowflake`: runs SQL in Snowflake."""

@@ -67,13 +67,13 @@ _NAMES: Final[Mapping[int, str]] = {
 }
 _CHANGING: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _READING: Final = frozenset({"SELECT", "WITH", "VALUES", "SHOW", "DESC", "DESCRIBE", "EXPLAIN", "LIST", "LS", "USE"})
-"""First words of statements that change no data. After only such statements, an open transaction may be lost without
-harm."""
+"""First words of statements that change no data. If a command has only such statements, the worker does not check for
+an open transaction, because no change could be lost."""
 _COMMENT: Final = re.compile(r"\s*(?:/\*.*?\*/|--[^\n]*)", re.DOTALL)
 _STOP_S: Final = 5.0
 _ROWS_AT_ONCE: Final = 1_000
 _VALUE_BYTES: Final = 64
-"""Approximate memory of one value in a row, besides its text."""
+"""Approximate memory of one value in a row, in bytes, not counting its text."""
 _MOST_BYTES: Final = 256 << 20
 """Maximum bytes of memory for the rows of one `fetch`."""
 
@@ -98,12 +98,12 @@ class SnowflakeConfig(sql.SqlFields):
     params: dict[str, Any] | list[Any] = field(default_factory=list)
     """Values for the placeholders of the last statement: a list for `%s`, an object for `%(name)s`."""
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
-    """Alias of a credential of type snowflake, or an object with its data. The step's own fields win over the
-    credential."""
+    """Alias of a credential of type snowflake, or an object with the credential's data. The step's own fields win over
+    the credential."""
     account: str | None = None
     """Account identifier, `ORG-ACCOUNT`. Required, here or in the credential."""
     user: str | None = None
-    """User. Required, here or in the credential."""
+    """User name. Required, here or in the credential."""
     password: str | None = field(default=None, repr=False)
     """Password, better kept in a credential."""
     private_key: str | None = field(default=None, repr=False)
@@ -118,11 +118,11 @@ class SnowflakeConfig(sql.SqlFields):
     warehouse: str | None = None
     """Warehouse; absent: COMPUTE_WH."""
     database: str | None = None
-    """Database."""
+    """Name of the database to use."""
     schema: str | None = None
-    """Schema; absent: PUBLIC."""
+    """Name of the schema to use; absent: PUBLIC."""
     role: str | None = None
-    """Role; absent: the user's own."""
+    """Name of the role to use; absent: the user's default role."""
 
     def __post_init__(self) -> None:
         sql.sql_text(self.query, self.query_b64)
@@ -181,13 +181,14 @@ async def _check_ended(opened: SnowflakeSession, text: str) -> None:
 
 
 def _counts(statement: str, names: Sequence[str]) -> bool:
-    """Return True if the statement changes rows and the columns are Snowflake's counts (`number of rows inserted`)."""
+    """Return True if the statement changes rows, and the columns of its result are only Snowflake's counts of changed
+    rows, such as `number of rows inserted`."""
     return sql_split.first_word(statement) in _CHANGING and all(name.lower().startswith("number of ") for name in names)
 
 
 def _without_files(statement: str) -> str:
-    """Return the statement without its leading comments. A parameter's value in a comment could end the comment and
-    inject SQL.
+    """Return the statement without its leading comments, and refuse PUT and GET. A parameter's value in a comment could
+    end the comment and inject SQL.
 
     Raises:
         ConfigurationError: the statement is PUT or GET. For PUT and GET the connector would open any file that the
@@ -240,8 +241,8 @@ async def connection_settings(
 
 
 def _own_settings(fields: Any, found: Mapping[str, Any]) -> dict[str, str]:
-    """Return the connector's settings from the fields and the credential. Raise ConfigurationError if a required
-    setting is missing."""
+    """Return the connector's settings, merged from the step's `fields` and the credential `found`. Raises
+    ConfigurationError if a required setting is missing."""
     settings = {name: str(value) for name, value in {**_DEFAULTS, **given_values(fields, found, _FIELDS)}.items()}
     for name in ("account", "user"):
         if name not in settings:
@@ -299,7 +300,7 @@ class SnowflakeSession:
 
         Raises:
             ResourceShortage: this machine is out of file descriptors or threads.
-            ToolError: auth, or connection (retryable).
+            ToolError: Snowflake refused the login (kind auth), or no connection (kind connection, retryable).
         """
         if is_out_of_descriptors():  # the connector would retry until its timeout, and then hide the cause
             raise ResourceShortage("no file descriptor is free for a connection")
@@ -319,7 +320,7 @@ class SnowflakeSession:
             raise ToolError(text, kind="auth" if is_refused else "connection", retryable=not is_refused) from error
 
     def statements(self, text: str) -> list[str]:
-        """Return the statements of a text, split by the connector."""
+        """Return the single statements of an SQL text, split by Snowflake's connector."""
         from snowflake.connector.util_text import split_statements
 
         found = [statement.strip() for statement, _ in split_statements(io.StringIO(text))]
@@ -428,7 +429,7 @@ def _failure(connector: Any, error: Any, statement: str) -> ToolError:
 
 
 def duckdb_type(column: Any) -> str:
-    """Return DuckDB's type for a column that Snowflake's connector describes."""
+    """Return the DuckDB type for a result column, from the column's description by Snowflake's connector."""
     if column.type_code == _FIXED:
         return f"DECIMAL({column.precision or 38},{column.scale})" if column.scale else "BIGINT"
     return _NAMES.get(column.type_code, "VARCHAR")

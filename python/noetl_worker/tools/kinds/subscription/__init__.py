@@ -1,1 +1,1 @@
-"""Kind `subscription`."""
+"""Tool kind `subscription`: polls a durable consumer."""

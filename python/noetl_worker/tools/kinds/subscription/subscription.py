@@ -39,7 +39,7 @@ class SubscriptionConfig(NatsLogin):
     source: str
     """Message source: nats. This worker does not read Kafka and Pub/Sub."""
     operation: str = "poll"
-    """poll, ack, nack (or nak), term."""
+    """Operation: poll messages, or ack, nack (or nak) or term messages of an earlier poll."""
     stream: str | None = None
     """Stream of the consumer."""
     consumer: str | None = None
@@ -53,11 +53,11 @@ class SubscriptionConfig(NatsLogin):
     none the worker does not ack and returns no `ack_ids`. The server then redelivers the messages after the consumer's
     ack wait."""
     ack_ids: list[str] = field(default_factory=list)
-    """ack, nack, term: the `ack_ids` of a poll."""
+    """ack, nack, term: the `ack_ids` that an earlier poll returned."""
     nack_delay_ms: int | None = None
     """nack: milliseconds until redelivery; absent: at once."""
     timeout: float | None = None
-    """Longest time of the call in seconds; absent: the command's remaining time."""
+    """Maximum time of the call in seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         source, operation, ack = (str(text).strip().lower() for text in (self.source, self.operation, self.ack))

@@ -1,1 +1,1 @@
-"""Kind `task_sequence`."""
+"""Tool kind `task_sequence`: runs a list of tasks."""

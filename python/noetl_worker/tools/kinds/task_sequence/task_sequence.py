@@ -154,7 +154,7 @@ class TaskSequenceTool:
             context.worker.check_tool(task.kind, {**own, **dict(given)}, context)
 
     def time_needed(self, config: TaskSequenceConfig) -> float:
-        """Return the sum of the tasks' timeouts, in seconds: the least that a sequence without its own timeout gets."""
+        """Return the sum of the tasks' timeouts in seconds: the least time of a sequence without its own timeout."""
         return sum(map(_task_timeout_s, config.parsed))
 
     async def run(self, config: TaskSequenceConfig, context: ToolContext) -> ToolResult:
@@ -227,7 +227,7 @@ class SequenceProgress:
         await self.follow(task, action, result, verb)
 
     async def run_task(self, task: Task, attempt: int) -> ToolResult:
-        """Return the task's result. An exception becomes a failure, so that the rules see it."""
+        """Run a task and return its result. An exception becomes a failed result, which the task's rules see."""
         self.scope.update(_task=task.label, _attempt=attempt)
         try:
             own, given = _own_and_given(task, self.context)
@@ -252,7 +252,7 @@ class SequenceProgress:
             return ToolResult.raised(f"{type(error).__name__}: {error}", code=type(error).__name__)
 
     def local(self, task: Task, name: str, value: JsonValue) -> Mapping[str, JsonValue]:
-        """Return a task's rendered input values. `name` is `input` or `args`, `value` has the templates."""
+        """Return a task's input values, rendered, from the templates in `value`. `name` is `input` or `args`."""
         if isinstance(value, Mapping):
             return {key: self.render(item) for key, item in value.items()}
         return _object(task.label, name, {name: self.render(value) or None})
@@ -282,7 +282,7 @@ class SequenceProgress:
             self.scope[task.label] = {**data, "data": data} if has_no_data and is_flat else seen
 
     def assign_tasks_own(self, task: Task, result: ToolResult, attempt: int) -> ToolResult:
-        """Apply the task's `set` and return `result`, or a failure for its rules if a template in `set` fails."""
+        """Apply the task's own `set` and return `result`, or a failure if a template in `set` fails after a success."""
         outcome = policy.task_outcome(result, attempt, self.form)
         try:
             seen = {"output": _task_output(result.data, outcome), "outcome": outcome}
@@ -394,8 +394,8 @@ class SequenceProgress:
         return data
 
     def reported(self, name: str) -> tuple[str, JsonValue]:
-        """Return the name and the value that the plane gets for the update `name`. A plane replaces whole values, so
-        for `ctx.w.b` return all of `ctx.w`."""
+        """Return the name and the value to send to the plane for the variable `name` that the sequence has set. A plane
+        replaces whole values, so for `ctx.w.b` return `ctx.w` with all its members."""
         scope, *path = name.split(".")
         values = self.scope.get(scope)
         if scope not in ("ctx", "iter") or not path or not isinstance(values, Mapping) or path[0] not in values:
@@ -422,7 +422,7 @@ class SequenceData(dict[str, JsonValue]):
 
 
 def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonValue], list[tuple[str, JsonValue]]]:
-    """Return the tool's own fields, and the ("args" | "input", values) pairs in the order in which they apply.
+    """Return the tool's config fields, and the input values as ("args" | "input", values) pairs. A later pair wins.
 
     Raises:
         UnknownTool: the worker has no tool of the task's kind.
@@ -456,8 +456,8 @@ def _task_timeout_s(task: Task) -> float:
 
 
 def _task_output(data: JsonValue, outcome: Mapping[str, JsonValue]) -> JsonValue:
-    """Return the `output` that a task's `set` sees: the task's data, as on the Rust plane. A field missing in the data
-    is taken from the outcome, as on the Python plane."""
+    """Return `output` as the templates in a task's `set` see it: the task's data, as on the Rust plane. A field missing
+    in the data is taken from the outcome, as on the Python plane."""
     return WithFallback(data, outcome) if isinstance(data, Mapping) else data
 
 

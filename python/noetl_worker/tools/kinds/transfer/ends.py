@@ -1,4 +1,4 @@
-"""The source and the target of a transfer, as a playbook writes them."""
+"""The config models for the source and the target of a transfer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SPELLINGS: Final[Mapping[str, str]] = {
 }
 _POSTGRES: Final = {"auth", "connection_string", "host", "port", "user", "password", "database", "sslmode", "schema"}
 SENT_BY_HTTP: Final = ("url", "method", "params", "json", "form", "body", "auth", "max_response_bytes")
-"""Fields of an http source that are rendered before kind http gets them."""
+"""Fields of an http source that kind transfer renders before it passes them to kind http."""
 RENDERED_BY_HTTP: Final = frozenset({"headers", "retry"})
 """Fields of an http source that kind http renders, because their templates use `response`, `error` or `token()`."""
 _READ: Final[Mapping[str, frozenset[str]]] = {
@@ -41,45 +41,46 @@ _READ: Final[Mapping[str, frozenset[str]]] = {
     "snowflake": frozenset({"query", "auth", "account", "user", "password", "database", "schema", "warehouse", "role"}),
     "http": frozenset({*SENT_BY_HTTP, *RENDERED_BY_HTTP, "data_path"}),
 }
-"""Type of a source or target -> fields for this type. "source" or "target" -> fields for every source or target."""
+"""Fields that are read for each type of source or target (such as `postgres`). The entries "source" and "target" have
+the fields that are read for every type."""
 _OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _EndConnection(PostgresLogin):
-    """Connection fields of a source or target. Other types use some fields of Postgres too; only Snowflake uses
-    `account`, `warehouse` and `role`."""
+    """Connection fields of a transfer's source or target. The Postgres fields also serve other types, as far as a type
+    needs them; only Snowflake uses `account`, `warehouse` and `role`."""
 
     account: str | None = None
-    """snowflake: account."""
+    """snowflake: account identifier, `ORG-ACCOUNT`."""
     warehouse: str | None = None
-    """snowflake: warehouse."""
+    """snowflake: name of the warehouse."""
     role: str | None = None
-    """snowflake: role."""
+    """snowflake: name of the role."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransferSource(_EndConnection):
-    """The source of the rows."""
+    """Config fields of a transfer's source, from which the rows are read."""
 
     type: str
     """postgres, duckdb, snowflake or http."""
     query: str | None = None
-    """postgres, duckdb, snowflake: one SELECT."""
+    """postgres, duckdb, snowflake: one SELECT, which gives the rows."""
     url: str | None = None
-    """http: address."""
+    """http: address to request."""
     method: str = "GET"
-    """http: method."""
+    """http: method of the request."""
     headers: dict[str, Any] = field(default_factory=dict)
-    """http: headers."""
+    """http: headers of the request."""
     params: dict[str, Any] = field(default_factory=dict)
-    """http: query parameters."""
+    """http: query parameters of the request."""
     json: Any = None
-    """http: body, as JSON."""
+    """http: body of the request, as JSON."""
     form: dict[str, Any] | None = None
     """http: form fields, sent as the body."""
     body: Any = None
-    """http: body; text as it is."""
+    """http: body of the request. Text is sent unchanged."""
     retry: Any = None
     """http: retries and pages, as in kind http."""
     max_response_bytes: int | None = None
@@ -104,7 +105,7 @@ class TransferSource(_EndConnection):
 
 @dataclass(frozen=True, slots=True)
 class TransferTarget(_EndConnection):
-    """The table that receives the rows."""
+    """Config fields of a transfer's target: the table that receives the rows."""
 
     type: str
     """postgres, duckdb or snowflake."""
@@ -129,7 +130,8 @@ class TransferTarget(_EndConnection):
 
 
 def _check_connection(name: str, end: TransferSource | TransferTarget) -> None:
-    """Raise ConfigurationError for a connection that is impossible with any credential."""
+    """Raise ConfigurationError if the connection fields of a source or target are wrong, whatever its credential may
+    have."""
     if end.type == "postgres":
         check_connection(end)
     elif end.type == "snowflake":
@@ -154,7 +156,7 @@ def end_type(name: str, given: Mapping[str, Any]) -> str | None:
 
 
 def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[ConfigurationError]:
-    """Return the warnings about the fields in `given` that a source or target of this type does not read."""
+    """Return a warning for each field in `given` that a source or target of the type `kind` does not read."""
     model, other = (TransferSource, TransferTarget) if name == "source" else (TransferTarget, TransferSource)
     read = _READ[kind] | _READ[name]
     if name == "target":

@@ -93,7 +93,8 @@ class Writer:
         return ", ".join(map(identifier, self._columns))
 
     def _changes(self, rows: str) -> str:
-        """Return the SET list of an upsert. Each column that is not a key gets its value from the row named `rows`.
+        """Return the SET list of an upsert's UPDATE. It sets each column that is not a key to the value in the new row,
+        which the SQL calls `rows`.
 
         If all columns are keys, the list sets only the first key column. Then the database also counts and locks a row
         that did not change.
@@ -128,7 +129,7 @@ def identifier(name: str) -> str:
 
 
 def table_parts(name: str) -> list[str]:
-    """Return the parts of `db.schema."odd.name"`, without quotes."""
+    """Split a table name at its dots: `db.schema."odd.name"` gives db, schema and odd.name. Quotes are removed."""
     parts, part, is_quoted, position = [], "", False, 0
     while position < len(name):
         char = name[position]
@@ -157,7 +158,7 @@ def json_text(value: Any) -> str:
 
 
 def _written(value: Any) -> str:
-    """Return a value as JSON, with the JSON texts in it unchanged."""
+    """Return a value as JSON. A `JsonText`, also inside a list or an object, is inserted unchanged."""
     if isinstance(value, JsonText):
         return str(value)
     if isinstance(value, (list, tuple)):
@@ -171,7 +172,8 @@ def _written(value: Any) -> str:
 
 
 def without_json(value: Any) -> Any:
-    """Return a value for a column that is not JSON: a JSON string as its text, null as NULL, other JSON unchanged."""
+    """Return a value for a column that is not JSON. A JSON string becomes its text, JSON's null becomes None (NULL);
+    other JSON stays as it is."""
     if not isinstance(value, JsonText):
         return value
     text = value.strip()

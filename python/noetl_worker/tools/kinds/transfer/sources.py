@@ -179,7 +179,8 @@ async def _http(
     ready = [value for name, value in config.items() if name not in RENDERED_BY_HTTP]
 
     def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
-        """Render a value. Return data that was already rendered unchanged, because `{{` in such data is no template."""
+        """Render the templates in a value, except in data that was already rendered: `{{` in such data is no
+        template."""
         return value if any(value is item for item in ready) else context.values.render(value, extra)
 
     result = await context.worker.run_tool("http", config, context.with_render(render))
@@ -211,8 +212,8 @@ async def _http(
 
 
 def without_rendering(context: ToolContext) -> ToolContext:
-    """Return a context that renders nothing. If a template has made the whole source, `{{` in the source's values is no
-    template."""
+    """Return a context whose `render` returns each value unchanged. The caller uses it if a template has produced the
+    whole source: `{{` in such data is no template."""
     return context.with_render(lambda value, extra=None: value)
 
 

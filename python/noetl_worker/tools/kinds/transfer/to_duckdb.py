@@ -164,7 +164,7 @@ def _is_nested(kind: str) -> bool:
 
 
 def _cast(value: str, kind: str) -> str:
-    """Return SQL that casts a text from `_text` to a column's type."""
+    """Return SQL that converts the text `value`, written by `_text`, to a column of type `kind`."""
     if kind == "VARCHAR":
         return value
     if kind == "BLOB":
@@ -220,7 +220,7 @@ def _integer_text(value: Any, kind: str) -> str:
 
 
 def _inferred(values: Sequence[Any]) -> str:
-    """Return a type of DuckDB that can hold every value."""
+    """Return a DuckDB type that can hold all `values` of a column, for a table that has to be created."""
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return "BOOLEAN"

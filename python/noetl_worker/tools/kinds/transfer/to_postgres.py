@@ -51,8 +51,8 @@ WHERE pid = %s AND granted AND extract(epoch FROM pg_postmaster_start_time())::t
     AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
 LIMIT 1
 """
-"""Query that returns a row if the session holds a lock on the table or on a partition of the table. A transaction locks
-each table that it reads."""
+"""Query that returns a row if a session holds a lock on the table or on one of its partitions. A transaction locks each
+table that it reads, so the lock shows that the source reads the target."""
 
 
 @asynccontextmanager
@@ -127,8 +127,8 @@ class PostgresWriter(Writer):
         return counts
 
     async def _check_not_read(self) -> None:
-        """Raise ConfigurationError if the source reads the target table. TRUNCATE and the source would wait for each
-        other."""
+        """Raise ConfigurationError if the source's session reads the target table that mode `replace` empties. TRUNCATE
+        would wait for this session, and the session for the transfer."""
         source = self._plan.source
         if source is not None and await self._rows(_READ_BY, (self._table, source.pid, source.server_started)):
             raise ConfigurationError(
@@ -165,8 +165,8 @@ class PostgresWriter(Writer):
 
 
 def _place(columns: Sequence[str]) -> str:
-    """Return a name for the extra column that numbers the rows: the last of several rows with one key wins. `columns`
-    has no column of this name."""
+    """Return a name, not in `columns`, for the extra column that numbers the rows. Among rows with the same key, the
+    row with the highest number wins."""
     name = "noetl_place"
     while name in columns:
         name += "_"
@@ -174,7 +174,7 @@ def _place(columns: Sequence[str]) -> str:
 
 
 def _adapted(value: Any, kind: str) -> Any:
-    """Convert a value so that psycopg writes a text that the server can read as the type `kind`."""
+    """Convert a value for COPY, so that the server can read the text that psycopg writes as the type `kind`."""
     if value is None:
         return None
     if kind in ("json", "jsonb"):
@@ -191,8 +191,8 @@ def _adapted(value: Any, kind: str) -> Any:
 
 
 def _element(value: Any, kind: str) -> Any:
-    """Return an element of an array that psycopg writes as `kind`, the array's type. A list in the array is a further
-    dimension; in an array of JSON a list is a JSON value."""
+    """Convert one element of an array for COPY. `kind` is the array's type. A list in the array is a further dimension,
+    or a JSON value if the array holds JSON."""
     if value is not None and (kind.startswith("json") or isinstance(value, dict)):
         return json_text(value)
     if isinstance(value, list):

@@ -67,7 +67,7 @@ class TransferConfig:
     """`type` postgres, duckdb or snowflake, its connection, `table` (with `schema`); `key` and `mapping` are accepted
     here too."""
     mode: Literal["append", "replace", "upsert"] = "append"
-    """append, replace or upsert: the treatment of existing rows (see above)."""
+    """Treatment of existing rows: append keeps them, replace deletes all, upsert replaces those with equal keys."""
     mapping: dict[str, str] = field(default_factory=dict)
     """Target column -> source column, or a dotted path into an object in a source column. Only these columns are moved.
     Absent: every source column."""
@@ -78,7 +78,8 @@ class TransferConfig:
     timeout: float | None = None
     """Seconds; absent: the command's remaining time."""
     ends: tuple[TransferSource | None, TransferTarget] = field(init=False, repr=False, compare=False)
-    """Source and target; the source is None until its templates are rendered."""
+    """The checked source and target. The source is None if it has templates: `source_now` renders and checks such a
+    source."""
 
     def __post_init__(self) -> None:
         target = decode_end("target", self.target, TransferTarget)
@@ -109,7 +110,7 @@ class TransferConfig:
         """Return the source with rendered templates. Kind http itself renders the templates of `headers` and `retry`.
 
         Raises:
-            ConfigurationError: `__post_init__` would refuse the rendered source.
+            ConfigurationError: the rendered source is invalid, or it is the same DuckDB file as the target.
         """
         if self.ends[0] is not None:
             return self.ends[0]
@@ -234,8 +235,8 @@ class TransferTool:
 
 
 def _files(source: TransferSource, target: TransferTarget, settings: ToolSettings) -> dict[str, bool]:
-    """Return the names of the DuckDB files, each with True if the file is only read. Transfers lock the files in the
-    order of the names, so that two transfers never wait for each other."""
+    """Return the path of each DuckDB file of a transfer -> True if the transfer only reads the file. Transfers lock the
+    files in the order of the paths, so that two transfers never wait for each other."""
     files = {}
     if source.type == "duckdb" and source.database:
         files[canonical("transfer: source: 'database'", source.database, settings)] = True

@@ -15,8 +15,8 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.error_kinds import plane_failure
 
 _BESIDE_A_KIND: Final = frozenset({"name", "tool", "type", "desc", "description", "title"})
-"""Fields of a workbook entry that do not go to the tool, for entries like `{name: load, tool: python, code: ...}`. The
-entry's other fields go to the tool."""
+"""Fields of a workbook entry such as `{name: load, tool: python, code: ...}` that describe the entry itself. All other
+fields go to the tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class WorkbookConfig:
     """
 
     name: str | None = None
-    """Name of the entry. Use `task` on a plane that puts the task's label here."""
+    """Name of the workbook entry. Some planes put the task's label into this field; use `task` there."""
     task: str | None = None
     """Name of the entry; wins over `name`."""
     input: dict[str, Any] = field(default_factory=dict)

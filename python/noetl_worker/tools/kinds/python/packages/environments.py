@@ -1,4 +1,4 @@
-"""The environment for a step's packages: found in the store, or built there."""
+"""The environment with a python step's packages: found in the store, or built there."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class Interpreter:
     path: str
     version: str
     identity: str
-    """Text that is equal for two interpreters if each can run the other's environments."""
+    """Text that identifies a compatible interpreter: two interpreters with equal texts can run each other's
+    environments."""
 
 
 class PackageEnvironments:
@@ -127,7 +128,8 @@ class PackageEnvironments:
 
     @asynccontextmanager
     async def _builder(self, store: PackageStore) -> AsyncIterator[PythonRunner]:
-        """Provide the runner for uv. uv may write into its build directory, but not into the rest of the store."""
+        """Provide the PythonRunner that starts uv. uv may write into its build directory, but not into the rest of the
+        store."""
         if not self._confinement.closed:
             yield self._runner
             return
@@ -185,7 +187,7 @@ def _key(lock: str | None, recipe: str, interpreter: Interpreter, settings: Tool
     """Return the key of an environment in the store: a hash of the lock (resolved versions), the interpreter, and the
     setting NOETL_WORKER_PYTHON_PACKAGES.
 
-    Without a lock return `recipe`. No environment in the store has this key, so the caller builds the environment.
+    If `lock` is None, return `recipe`. No environment in the store has this key, so the caller builds the environment.
     """
     return recipe if lock is None else hashed_key(lock, interpreter.identity, settings.python_packages)
 

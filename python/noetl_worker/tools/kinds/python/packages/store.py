@@ -31,7 +31,7 @@ _ABOUT: Final = "noetl.json"
 
 
 def hashed_key(*parts: str) -> str:
-    """Return a hash of these texts, as the name of a file or directory in the store."""
+    """Return a hash of the texts `parts`, for the name of a file or directory in the store."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
@@ -44,7 +44,7 @@ class StoredEnvironment:
     python: str
     packages: int
     size: int
-    """Bytes on disk."""
+    """Size of the environment on disk, in bytes."""
     used_at: float
 
 
@@ -60,12 +60,13 @@ class PackageStore:
 
     @property
     def complete(self) -> tuple[str, ...]:
-        """Directories whose entries never change after their creation. A confined uv may not write into these
-        directories."""
+        """The store's directories of complete environments and of lock files. Their entries never change after their
+        creation. A confined uv may not write into these directories."""
         return str(self._environments.resolve()), str(self._locks.resolve())
 
     def check(self) -> None:
-        """Raise ConfigurationError if another user may write to the directory, because commands run code from there."""
+        """Raise ConfigurationError if another user may write to the store's directory, because commands run code from
+        there."""
         try:
             found = self._directory.stat()
         except FileNotFoundError:

@@ -19,13 +19,14 @@ from noetl_worker.tools.process import process
 from noetl_worker.tools.process.live_output import watched
 
 Run = Callable[..., Awaitable[process.Finished]]
-"""`PythonRunner.run_program`."""
+"""Type of the function that starts a program and waits for its end (`PythonRunner.run_program`)."""
 _LONGEST: Final = 2_000
 _CAUSE: Final = re.compile(r"\n[ \t]*cause: ")
 _OUT_OF_REACH: Final = re.compile(
     r"Request failed after|error sending request|HTTP status server error|operation timed out"
 )
-"""Texts by which uv reports an index that does not answer; uv has no exit code for this."""
+"""Messages by which uv reports that the package index does not answer. They are matched because uv has no exit code for
+this failure."""
 
 
 def uv_program() -> str | None:
@@ -41,7 +42,7 @@ class Uv:
         run: starts a program.
         directory: the directory in which uv works, and which holds all that it fetches.
         config: path of uv's settings; empty: the settings of the user and the machine.
-        mode: `wheels` or `any`.
+        mode: `wheels` to install only built packages (wheels), or `any` to allow source packages too.
         deadline: end of the command's time, by `time.monotonic`; None: no end.
     """
 

@@ -18,7 +18,8 @@ from noetl_worker.errors import ConfigurationError
 
 _tomllib: Final = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 _BLOCK: Final = re.compile(r"^# /// script$\s((?:^#(?:| .*)$\s)+)^# ///$", re.MULTILINE)
-"""A PEP 723 block in code. The group is the block's content, still as comments."""
+"""Regular expression for a PEP 723 block in code. Its group matches the block's content, still with the comment
+signs."""
 _LOGIN: Final = re.compile(r"(://)[^/@\s]+@")
 _VERSION: Final = re.compile(r"3\.\d+(?:\.\d+)?")
 
@@ -33,7 +34,7 @@ class WantedPackages:
     """The packages that a step asks for, and the Python version that the packages need."""
 
     requirements: tuple[str, ...]
-    """Requirements in their normalised spelling, sorted."""
+    """Requirements (as in pip) in their normalised spelling, sorted."""
     python: str = ""
     """Version specifier of the interpreter; empty: any."""
     links: tuple[str, ...] = ()
@@ -46,7 +47,7 @@ class WantedPackages:
         return tuple(map(strip_login, self.requirements))
 
     def is_for(self, version: str) -> bool:
-        """Return True if `python` allows an interpreter of this version."""
+        """Return True if the version specifier `self.python` allows an interpreter of this version."""
         return SpecifierSet(self.python).contains(version, prereleases=True)
 
 
@@ -73,8 +74,8 @@ def wanted_packages(deps: Mapping[str, Any], code: str) -> WantedPackages | None
 
 
 def _listed(given: Any) -> list[tuple[str, Any]]:
-    """Return the requirements, each with its path below `packages`. `packages` is a list or, as for the Python worker,
-    an object of lists."""
+    """Return the requirements in `packages`. Each is paired with its path below `packages`, such as `[0]`, for error
+    messages. `packages` is a list or, as for the Python worker, an object of lists."""
     lists = [(f".{name}", one) for name, one in given.items()] if isinstance(given, Mapping) else [("", given)]
     for name, one in lists:
         if not isinstance(one, list):
