@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from integration.processes import typed
-from noetl_worker.pipeline.command.tool_rules import make_tool_settings, packages_closed
+from noetl_worker.pipeline.command.tool_rules import make_tool_settings, protected_paths
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.tools.kinds.python.packages.uv import uv_program
 from noetl_worker.tools.process import landlock
@@ -90,7 +90,7 @@ def test_dev_installs_wheels_without_a_setting_and_says_so(variables: dict[str, 
 def test_packages_are_closed_to_commands_in_a_place_of_their_own(tmp_path: Path) -> None:
     def closed(**variables: str) -> tuple[str, ...]:
         usual = {"NOETL_WORKER_PYTHON_PACKAGES": "wheels", "NOETL_WORKER_PACKAGES_DIR": "/var/lib/noetl-packages"}
-        return packages_closed(load_settings({**usual, **variables}, dotenv=tmp_path / "none"))
+        return protected_paths(load_settings({**usual, **variables}, dotenv=tmp_path / "none"))
 
     there = ("/var/lib/noetl-packages",) if landlock.is_there() else ()
     assert closed() == there
@@ -105,7 +105,7 @@ def test_packages_of_a_worker_that_may_write_to_var_lib_are_closed_to_commands_w
 ) -> None:
     def directory() -> str:
         settings = load_settings({"NOETL_WORKER_PYTHON_PACKAGES": "wheels"}, dotenv=tmp_path / "none")
-        closed = packages_closed(settings)
+        closed = protected_paths(settings)
         found = make_tool_settings(settings).packages_dir
         assert closed == ((found,) if found.startswith("/var/lib/") and landlock.is_there() else ())
         return found

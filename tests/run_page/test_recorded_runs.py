@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.authoring.run_page.reading import MOST_ASKED
-from noetl_worker.authoring.run_page.run import CommandState, RunWay
+from noetl_worker.authoring.run_page.run import CommandState, RunArc
 from noetl_worker.authoring.run_page.rust_events import RustRunEvents
 from noetl_worker.models import Dialect
 from run_page.told_plane import ToldPlane, answer_of, in_a_row, uncut_executions
@@ -40,7 +40,7 @@ async def test_run_of_the_python_plane_says_what_each_command_got_and_gave() -> 
 
 async def test_way_that_was_taken_is_what_the_python_plane_says() -> None:
     run = await python_plane().read()
-    assert run.steps["start"].ways == [RunWay("finish", "", is_taken=True)]
+    assert run.steps["start"].ways == [RunArc("finish", "", is_taken=True)]
     assert run.steps["start"].kind == "python"
 
 
@@ -98,7 +98,7 @@ async def test_tool_error_of_the_rust_plane_is_a_failed_command_of_a_run_that_go
     assert (start.state, start.output["status_code"]) == (CommandState.DONE, 200)
     assert start.stdout.startswith('{"status":"ok"')
     assert (missing.state, missing.error) == (CommandState.FAILED, "HTTP 404 response")
-    assert run.steps["start"].ways == [RunWay("missing", "", is_taken=True)]
+    assert run.steps["start"].ways == [RunArc("missing", "", is_taken=True)]
 
 
 async def test_input_of_the_rust_plane_is_asked_for_and_a_command_that_is_gone_has_none() -> None:
@@ -127,7 +127,7 @@ async def test_playbook_that_the_catalog_lost_is_said_and_its_steps_come_from_ev
     plane.playbook = None
     run = await plane.read()
     assert list(run.steps) == ["start", "finish"]
-    assert run.steps["start"].ways == [RunWay("finish", "", is_taken=True)]
+    assert run.steps["start"].ways == [RunArc("finish", "", is_taken=True)]
     assert "Catalog entry not found" in run.notes[0]
 
 

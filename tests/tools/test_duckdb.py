@@ -258,7 +258,7 @@ async def test_credentials_become_secrets_and_their_values_stay_out_of_messages(
     names = [(secret.name, secret.kind, secret.extension) for secret in await scenario(several)]
     assert names == [("a", "postgres", "postgres"), ("b", "gcs", "httpfs")]
     assert "p'w#1" not in repr(one)
-    assert one.without_values("bad p'w#1 in 5433") == "bad *** in 5433"
+    assert one.redacted_error("bad p'w#1 in 5433") == "bad *** in 5433"
     assert seen == {"p'w#1", "SS99"}
 
 

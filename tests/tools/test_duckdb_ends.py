@@ -15,7 +15,7 @@ import pytest
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.contract import ToolSettings
-from noetl_worker.tools.kinds.duckdb.files import turn
+from noetl_worker.tools.kinds.duckdb.files import hold_lock
 from noetl_worker.tools.kinds.duckdb.opening import Opening
 from noetl_worker.tools.kinds.duckdb.session import Duckdb
 from noetl_worker.tools.process.confinement import UNCONFINED
@@ -77,7 +77,7 @@ async def test_turn_of_a_file_is_over_once_its_process_has_ended(file: str, regi
     call = running(registry, file)
     await until(lambda: process_of(file) is not None, "the process of the command")
     call.cancel()
-    async with turn(file, read_only=False):
+    async with hold_lock(file, read_only=False):
         assert process_of(file) is None
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -86,7 +86,7 @@ async def test_turn_of_a_file_is_over_once_its_process_has_ended(file: str, regi
 async def test_cancellation_that_meets_the_turn_of_a_file_is_not_lost(file: str, registry: Registry) -> None:
     """asyncio.wait_for loses it around the turn alone, up to Python 3.11: the statements ran to their end."""
     for steps in range(6):
-        async with turn(file, read_only=False):
+        async with hold_lock(file, read_only=False):
             call = running(registry, file, "select 1")
             await asyncio.sleep(0)
         for _ in range(steps):

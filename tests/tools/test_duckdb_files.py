@@ -84,7 +84,7 @@ async def test_parallel_commands_of_one_execution_take_turns(scoped: ToolSetting
 
 async def test_waiting_for_a_turn_counts_as_the_commands_time(file: str, registry: Registry) -> None:
     context = tool_context(registry=registry)
-    async with duckdb_files.turn(file, read_only=False):
+    async with duckdb_files.hold_lock(file, read_only=False):
         config = {"query": "select 1", "database": file}
         result = await registry.run_tool("duckdb", {**config, "timeout": 0.1}, context)
         assert result.status is ToolStatus.TIMEOUT
@@ -94,7 +94,7 @@ async def test_waiting_for_a_turn_counts_as_the_commands_time(file: str, registr
 async def test_readers_of_a_file_have_it_together(file: str, registry: Registry) -> None:
     await arun_tool("duckdb", {"query": "create table t as select 1 as i", "database": file})
     config = {"query": "select i from t", "database": file, "read_only": True, "timeout": PATIENCE_S}
-    async with duckdb_files.turn(file, read_only=True):
+    async with duckdb_files.hold_lock(file, read_only=True):
         result = await registry.run_tool("duckdb", config, tool_context(registry=registry))
     assert result.status is ToolStatus.SUCCESS
     with pytest.raises(ToolError, match="read-only"):

@@ -9,7 +9,7 @@ import pytest
 from noetl_worker.errors import ControlPlaneError, NotSent, ServerRefused
 from noetl_worker.models import AuthRefusedClaim, ClaimRefused, Dialect, RetryLater
 from noetl_worker.pipeline.claim.claim import read_claim
-from noetl_worker.remote.plane.answers import MAX_RETRY_AFTER_S, MEANING, Meaning, floor_s, retry_after_s
+from noetl_worker.remote.plane.answers import MAX_RETRY_AFTER_S, MEANING, Meaning, min_retry_delay_s, retry_after_s
 from noetl_worker.remote.plane.client import ControlPlaneClient, refusal
 from noetl_worker.remote.plane.gate import Gate
 from noetl_worker.remote.plane.patience import is_passing
@@ -100,7 +100,7 @@ async def test_plane_whose_kind_is_asked_for_may_be_in_trouble_for_a_while(statu
 def test_retry_after_is_a_floor_within_bounds() -> None:
     told: list[Any] = ["7", "9000", "soon", "-1", "1.5", "", "²"]
     assert [retry_after_s(answer(503, {}, retry_after=one)) for one in told] == [7.0, 3600.0, *[None] * 5]
-    assert [floor_s(one) for one in (None, 0.0, 7.0, 3600.0)] == [0.0, 0.0, 7.0, MAX_RETRY_AFTER_S]
+    assert [min_retry_delay_s(one) for one in (None, 0.0, 7.0, 3600.0)] == [0.0, 0.0, 7.0, MAX_RETRY_AFTER_S]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from noetl_worker.remote.transport.credential_ends import CREDENTIALS, credential_ends
+from noetl_worker.remote.transport.credential_ends import CREDENTIALS, credential_expiries
 from noetl_worker.settings.settings import SETTINGS, load_settings
 
 CERTIFICATES = Path(__file__, "../../integration/certificates").resolve()
@@ -30,7 +30,7 @@ def test_certificates_end_when_openssl_says(tmp_path: Path) -> None:
     texts = {name: (CERTIFICATES / f"{name}.pem").read_text() for name in ("ca", "valid", "expired")}
     bundle.write_text(texts["ca"] + texts["expired"])
     chain.write_text(texts["valid"] + texts["expired"])
-    found = credential_ends(
+    found = credential_expiries(
         load_settings(
             {
                 "NOETL_TLS_CA": str(bundle),
@@ -48,7 +48,7 @@ def test_certificates_end_when_openssl_says(tmp_path: Path) -> None:
 def test_tokens_end_with_their_claim(tmp_path: Path) -> None:
     creds = tmp_path / "worker.creds"
     creds.write_text(f"-----BEGIN NATS USER JWT-----\n{jwt(exp=1900000000)}\n------END NATS USER JWT------\n")
-    found = credential_ends(
+    found = credential_expiries(
         load_settings({"NATS_CREDS": str(creds), "NOETL_INTERNAL_API_TOKEN": jwt(exp=1800000000, sub="worker")})
     )
     assert found == {"NATS_CREDS": 1900000000, "NOETL_INTERNAL_API_TOKEN": 1800000000}
@@ -68,7 +68,7 @@ def test_runbook_names_what_is_read_at_the_start_alone(tmp_path: Path) -> None:
         file.write_text(jwt(exp=1))
         settings = load_settings({variable: str(file), **beside.get(name, {})})
         file.write_text(jwt(exp=2))
-        if credential_ends(settings)[name] == 1:
+        if credential_expiries(settings)[name] == 1:
             at_start.add(variable)
     runbook = (Path(__file__).parents[2] / "docs" / "runbook.md").read_text(encoding="utf-8")
     fix = runbook.partition("## NoetlWorkerCredentialEnds")[2].partition("**Fix:**")[2].partition("##")[0]
@@ -77,12 +77,12 @@ def test_runbook_names_what_is_read_at_the_start_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("token", ["", "opaque", "a.b.c", "aaaa.!!!!.bbbb", jwt(sub="no end"), jwt(exp="soon")])
 def test_what_has_no_end_has_none(token: str) -> None:
-    assert credential_ends(load_settings({"NOETL_INTERNAL_API_TOKEN": token})) == {}
+    assert credential_expiries(load_settings({"NOETL_INTERNAL_API_TOKEN": token})) == {}
 
 
 @pytest.mark.parametrize("content", ["", "no pem", "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"])
 def test_file_that_is_no_certificate_stops_nobody(content: str, tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text(content)
-    assert credential_ends(load_settings({"NATS_CA": str(file)})) == {}
+    assert credential_expiries(load_settings({"NATS_CA": str(file)})) == {}
     assert "NATS_CA" in CREDENTIALS

@@ -97,7 +97,7 @@ async def test_keychain_entry_is_shared_by_executions_when_global_and_not_when_l
     at, transport = plane(script)
     for number in (1111, 2222):
         one = CommandCredentials(command(execution_id=number, catalog_id="9"), at)
-        names: Any = await one.keychain_names({"shared_one", "own"})
+        names: Any = await one.keychain_values({"shared_one", "own"})
         assert names["shared_one"]["token"] == "1111"
         assert names["own"]["token"] == str(number)
     paths = [path for _, path, _, _ in transport.sent]
@@ -232,22 +232,22 @@ async def test_keychain_entry_that_does_not_exist_is_an_error_where_undefined_is
 
 async def without_entries() -> JsonValue:
     at, _ = plane(lambda *_: answer(200, {"status": "not_found"}))
-    return await CommandCredentials(command(catalog_id="9"), at).keychain_names({"tok"})
+    return await CommandCredentials(command(catalog_id="9"), at).keychain_values({"tok"})
 
 
 async def test_catalog_id_of_an_author_leads_to_no_other_route() -> None:
     at, transport = plane(lambda *_: answer(200, TOKEN))
     with pytest.raises(ConfigurationError, match="cannot be a part of an address"):
-        await CommandCredentials(command(catalog_id="../credentials/other?x="), at).keychain_names({"tok"})
+        await CommandCredentials(command(catalog_id="../credentials/other?x="), at).keychain_values({"tok"})
     assert transport.sent == []
-    await CommandCredentials(command(catalog_id="9/a?b"), at).keychain_names({"tok"})
+    await CommandCredentials(command(catalog_id="9/a?b"), at).keychain_values({"tok"})
     assert transport.sent[0][1].startswith("/api/keychain/9%2Fa%3Fb/tok?scope_type=global&")
 
 
 async def test_command_without_catalog_says_why_there_is_no_keychain() -> None:
     at, _ = plane(lambda *_: answer(200, TOKEN))
     with pytest.raises(CredentialError, match="'tok': the command has no catalog_id"):
-        await CommandCredentials(command(), at).keychain_names({"tok"})
+        await CommandCredentials(command(), at).keychain_values({"tok"})
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ async def test_name_that_a_template_computes_is_an_error_and_no_empty_text(text:
     names = keychain_names_in(text)
     assert names == set()
     at, _ = plane(lambda *_: answer(200, TOKEN))
-    keychain = await CommandCredentials(command(), at).keychain_names(names)
+    keychain = await CommandCredentials(command(), at).keychain_values(names)
     with pytest.raises(CredentialError, match=r"'tok' does not exist; write its name out, as keychain\.name"):
         template.render(text, {"keychain": keychain, "which": "tok"})
 
@@ -305,7 +305,7 @@ def test_names_are_found_in_templates_only() -> None:
 )
 async def test_template_that_names_no_secret_fails_and_prints_nothing(text: str) -> None:
     entry = {**TOKEN, "token_data": {"token": "x", "nested": {"a": 1}}}
-    [names], _ = await use(lambda *_: answer(200, entry), lambda one: one.keychain_names({"tok"}))
+    [names], _ = await use(lambda *_: answer(200, entry), lambda one: one.keychain_values({"tok"}))
     with pytest.raises(CredentialError, match=r"keychain entry '.*(pasword|other)") as caught:
         template.render(text, {"keychain": names})
     assert caught.value.kind == "auth"
@@ -313,7 +313,7 @@ async def test_template_that_names_no_secret_fails_and_prints_nothing(text: str)
 
 async def test_template_reads_keychain_fields_with_their_type() -> None:
     entry = {**TOKEN, "token_data": {"token": "x", "nested": {"n": 5}}}
-    [names], _ = await use(lambda *_: answer(200, entry), lambda one: one.keychain_names({"tok"}))
+    [names], _ = await use(lambda *_: answer(200, entry), lambda one: one.keychain_values({"tok"}))
     assert template.render("{{ keychain.tok.nested.n }}", {"keychain": names}) == 5
     assert template.render("{{ keychain.tok }}", {"keychain": names}) == {"token": "x", "nested": {"n": 5}}
     assert template.render("Bearer {{ keychain.tok.token }}", {"keychain": names}) == "Bearer x"
@@ -332,7 +332,7 @@ async def rust_keychain(names: set[str], **variables: str) -> tuple[Any, Command
     transport = ScriptedTransport(recorded_of_rust)
     at = Plane(ControlPlaneClient(transport, settings(**variables)), URL, Dialect.RUST)
     one = CommandCredentials(command(dialect=Dialect.RUST), at)
-    return await one.keychain_names(names), one, transport
+    return await one.keychain_values(names), one, transport
 
 
 async def test_keychain_of_the_rust_plane_is_asked_for_by_the_execution_at_its_credentials() -> None:
@@ -341,7 +341,7 @@ async def test_keychain_of_the_rust_plane_is_asked_for_by_the_execution_at_its_c
         text = f"Key {{{{ keychain.{name}.api_key }}}}"
         assert template.render(text, {"keychain": names}) == "Key k-123456789"
     assert "k-123456789" in one.known.texts().all
-    await one.keychain_names({"entry_of_credential"})
+    await one.keychain_values({"entry_of_credential"})
     assert len(transport.sent) == 2  # kept by execution and name
 
 

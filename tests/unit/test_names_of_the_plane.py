@@ -8,7 +8,7 @@ import pytest
 
 from noetl_worker.authoring.dev.server.python_events import check_payload
 from noetl_worker.models import Dialect
-from noetl_worker.remote.plane.python.rules import payload_of_result
+from noetl_worker.remote.plane.python.rules import response_field
 from noetl_worker.text import json_text
 from unit.reports import call_done, parsed, report_of, tell
 
@@ -49,6 +49,6 @@ async def test_key_that_the_plane_refuses_is_in_the_response_alone(hidden: Any, 
 
 def test_key_that_the_plane_refuses_is_in_no_rescue() -> None:
     response = {"n": 7, "a": [{"_internal_data": {"b": 1}, "id": 2**70}]}
-    made = payload_of_result({"status": "COMPLETED"}, json_text.embed(json_text.dumps(response)))
+    made = response_field({"status": "COMPLETED"}, json_text.embed(json_text.dumps(response)))
     check_payload(made)
     assert made["result"]["context"] == {"n": 7, "a": [{"id": str(2**70)}]}

@@ -9,7 +9,7 @@ import pytest
 
 from noetl_worker.models import Dialect, FitRules, Report, SecretTexts
 from noetl_worker.remote.plane import dialects
-from noetl_worker.remote.plane.python.rules import payload_of_result
+from noetl_worker.remote.plane.python.rules import response_field
 from noetl_worker.text import json_text
 from unit.reports import STORED, parsed, report_of, tell
 
@@ -92,6 +92,6 @@ async def test_batch_with_the_largest_response_is_one_that_the_plane_takes(lette
 @pytest.mark.parametrize("letter", LETTERS.values(), ids=LETTERS)
 def test_rescued_result_is_a_context_up_to_the_limit_as_the_plane_counts(letter: str) -> None:
     fits = filling(letter, 102_400, t="")
-    assert payload_of_result({"status": "COMPLETED"}, fits) == {"result": {"status": "COMPLETED", "context": fits}}
+    assert response_field({"status": "COMPLETED"}, fits) == {"result": {"status": "COMPLETED", "context": fits}}
     above = {"t": fits["t"] + "."}
-    assert payload_of_result({"status": "COMPLETED"}, above) == {"response": above}
+    assert response_field({"status": "COMPLETED"}, above) == {"response": above}

@@ -147,11 +147,11 @@ async def test_command_that_is_alone_begins_when_the_others_have_ended_and_lets_
     slots = commands.slots
     await commands.start("beside", "waits", kind="postgres")
     await commands.start("alone", kind="postgres", alone=True)
-    assert (commands.running, slots.window(), slots.free(), slots.is_for_one) == (["beside"], 0, 0, True)
+    assert (commands.running, slots.window(), slots.free(), slots.is_exclusive) == (["beside"], 0, 0, True)
     await commands.end("beside")
     assert (commands.running, slots.window(), slots.free()) == (["alone"], 0, 0)
     await commands.end("alone")
-    assert (commands.running, slots.is_for_one) == (["waits"], False)
+    assert (commands.running, slots.is_exclusive) == (["waits"], False)
     await commands.end("waits")
     assert (slots.used, slots.parked_elsewhere, slots.window()) == (0, 0, 4)
 

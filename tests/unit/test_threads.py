@@ -96,13 +96,13 @@ async def test_pool_stands_where_more_than_one_owner_has_filled_it() -> None:
     with pool() as (threads, holds):
         holds.of(threads, "a", MOST)
         await begun(holds, SHARE)
-        assert (threads.waiting_s() > 0, threads.stands_s()) == (True, 0)
+        assert (threads.waiting_s() > 0, threads.stuck_s()) == (True, 0)
         for owner in "bcd":
             holds.of(threads, owner, SHARE)
         await begun(holds, MOST)
-        assert threads.stands_s() == 0
+        assert threads.stuck_s() == 0
         holds.of(threads, "e", 1)
-        assert threads.stands_s() > 0
+        assert threads.stuck_s() > 0
 
 
 async def test_call_without_a_thread_never_runs_and_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

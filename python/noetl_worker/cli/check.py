@@ -109,7 +109,7 @@ def _find_mistakes(
     An error makes `check` fail; with the setting `strict`, a warning does too.
     """
     from noetl_worker.authoring.lint.files import inspect, playbooks_in
-    from noetl_worker.authoring.lint.settings_file import settings_beside
+    from noetl_worker.authoring.lint.settings_file import find_settings
     from noetl_worker.tools.registry import Registry
 
     if not paths:
@@ -118,7 +118,7 @@ def _find_mistakes(
     texts = [(Path(stdin_filename), sys.stdin.read(), stdin_filename)] if _STDIN in paths else []
     named = playbooks_in([path for path in paths if path != _STDIN], only_playbooks=only_playbooks)
     for path, text, name in [*texts, *((path, text, str(path)) for path, text in named)]:
-        settings = settings_beside(path.resolve().parent).with_flags(**flags)
+        settings = find_settings(path.resolve().parent).with_flags(**flags)
         mistakes = inspect(text, name, registry, settings)
         is_wrong |= any(settings.strict or mistake.severity == "error" for mistake in mistakes)
         found += mistakes

@@ -13,7 +13,7 @@ from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.settings import Settings
 
 
-async def fleet_looks(settings: Settings) -> list[dict[str, Any]]:
+async def fleet_states(settings: Settings) -> list[dict[str, Any]]:
     """Return the state of each worker of the durable.
 
     With NOETL_WORKER_FLEET=nats the workers are asked over NATS, else the plane's registry of workers is read.

@@ -48,19 +48,19 @@ def top(
     Exit codes: 0; 2 a setting or an address is wrong; 3 (with --once) no worker answered.
     """
     if fleet:
-        from noetl_worker.cli.fleet import fleet_looks
+        from noetl_worker.cli.fleet import fleet_states
     settings = load_settings(flags=flags)
-    named = [_bare(address) for address in addresses or []]
+    named = [_without_scheme(address) for address in addresses or []]
     is_once = once or as_json or not sys.stdout.isatty()
     try:
-        look = partial(fleet_looks, settings) if fleet else partial(_looks, settings, named)
+        look = partial(fleet_states, settings) if fleet else partial(_looks, settings, named)
         code = event_loop.run(_once(look, as_json=as_json) if is_once else _live(look, every_s))
     except KeyboardInterrupt:
         code = 0
     raise typer.Exit(code)
 
 
-def _bare(address: str) -> str:
+def _without_scheme(address: str) -> str:
     """Return an address that a user typed as HOST:PORT, without `http://`. Raise SettingsError if it is invalid."""
     import httpx
 

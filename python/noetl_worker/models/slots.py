@@ -55,7 +55,7 @@ class Slots:
         return len(self._queue)
 
     @property
-    def is_for_one(self) -> bool:
+    def is_exclusive(self) -> bool:
         """True if a command runs alone, or waits to run alone."""
         return bool(self._alone)
 

@@ -244,7 +244,7 @@ for _event in _EVENTS:
     EVENT_EMIT_RETRIES.labels(_event)
 
 
-def claim_ended(claim: ClaimAnswer, took_s: float) -> None:
+def count_claim(claim: ClaimAnswer, took_s: float) -> None:
     """Count a claim by its result in the metric `noetl_worker_pulls`, and record the claim's duration. The results are
     claimed, already_claimed, retry_later and failed."""
     PULL_DURATION.observe(took_s)

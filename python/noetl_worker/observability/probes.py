@@ -63,8 +63,8 @@ class Health:
         if self.puller_progress is not None and time.monotonic() - self.puller_progress() > 60:
             return "the pull loop has made no progress for 60 s"
         work = POOLS.get(WORK)
-        if work is not None and (stands_s := work.stands_s()) > self.stands_after_s:
-            return f"no thread has ended its work for {stands_s:.1f} s, and further work waits"
+        if work is not None and (stuck_s := work.stuck_s()) > self.stands_after_s:
+            return f"no thread has ended its work for {stuck_s:.1f} s, and further work waits"
         return None
 
 

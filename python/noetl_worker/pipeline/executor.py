@@ -108,7 +108,7 @@ class Executor:
         except ControlPlaneError as error:
             claim = RetryLater(str(error))
         now = time.monotonic()
-        metrics.claim_ended(claim, now - delivery.received_at)
+        metrics.count_claim(claim, now - delivery.received_at)
         if plane is not None and isinstance(claim, Claimed):
             plane.retry_pace.given_at = progress.claimed_at = now
             command = ClaimedCommand(claim, notification, plane, delivery, self.services, progress, worker_id, now)

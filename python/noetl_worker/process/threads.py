@@ -118,7 +118,7 @@ class Threads(ThreadPoolExecutor):
         with self._lock:
             return self._since(call.since_s for call in self._waiting if not call.future.cancelled())
 
-    def stands_s(self) -> float:
+    def stuck_s(self) -> float:
         """Return for how many seconds this pool has been stuck, or 0. In a stuck pool all threads are busy, a call
         waits, and no call ends."""
         with self._lock:

@@ -175,7 +175,7 @@ def not_found(to: str | None, label: str, field: str = "") -> ConfigurationError
     return ConfigurationError(f"jump target {to!r} of task {label!r} not found", field=field, tool=_TOOL)
 
 
-def jumps_nowhere(rules: Sequence[PolicyRule], position: int, labels: Sequence[str]) -> list[ConfigurationError]:
+def find_unknown_jumps(rules: Sequence[PolicyRule], position: int, labels: Sequence[str]) -> list[ConfigurationError]:
     """Return an error for each rule that jumps to an unknown task. The errors are only logged before the sequence
     starts.
 

@@ -30,7 +30,7 @@ class Readings:
         metrics.SLOTS.set(slots.size)
         metrics.SLOTS_IN_USE.set(slots.used)
         metrics.SLOTS_LIMIT.set(min(slots.size, slots.ceiling()))
-        metrics.LAST_START.set(slots.is_for_one)
+        metrics.LAST_START.set(slots.is_exclusive)
         metrics.PARKED_FOR_KIND.set(slots.parked_for_kind)
         metrics.PARKED_ELSEWHERE.set(slots.parked_elsewhere)
         metrics.OUTBOX_OLDEST.set(self._outbox.oldest_s())

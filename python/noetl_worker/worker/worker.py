@@ -55,7 +55,7 @@ from noetl_worker.remote.plane.identity import Identity
 from noetl_worker.remote.plane.plane_watch import PlaneWatch
 from noetl_worker.remote.plane.rust.event_ids import make_event_ids
 from noetl_worker.remote.plane.servers import CONNECTIONS_BESIDE_SLOTS, Servers
-from noetl_worker.remote.transport.credential_ends import CREDENTIALS, credential_ends
+from noetl_worker.remote.transport.credential_ends import CREDENTIALS, credential_expiries
 from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.remote.transport.traced_transport import TracedTransport
 from noetl_worker.settings.nats import SYSTEM_POOL
@@ -357,7 +357,7 @@ class Worker:
         self.health.set_ready(why is None, why or is_paused or "pulling")
 
     def _look_at_credentials(self) -> None:
-        ends = credential_ends(self.settings)
+        ends = credential_expiries(self.settings)
         for name in CREDENTIALS:
             metrics.CREDENTIAL_ENDS.labels(name).set(ends.get(name, 0.0))
 

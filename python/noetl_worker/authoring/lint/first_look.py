@@ -9,7 +9,7 @@ from noetl_worker.authoring.dev.orchestration.playbook import read_file_text
 from noetl_worker.authoring.lint.files import inspect
 from noetl_worker.authoring.lint.findings import Mistake
 from noetl_worker.authoring.lint.formats import FORMATS
-from noetl_worker.authoring.lint.settings_file import settings_beside
+from noetl_worker.authoring.lint.settings_file import find_settings
 from noetl_worker.tools.registry import Registry
 
 _COMPLETED: Final = "NW108"
@@ -24,7 +24,7 @@ def look_at(file: Path, *, plane: str, select: tuple[str, ...] = ()) -> list[tup
         plane: the plane that the playbook will run on, python or rust.
         select: codes to look for; empty: the codes that the settings file beside the playbook selects.
     """
-    settings = settings_beside(file.resolve().parent).with_flags(plane=plane, select=select)
+    settings = find_settings(file.resolve().parent).with_flags(plane=plane, select=select)
     found = inspect(read_file_text(file), str(file), Registry(), settings)
     return [(_is_fatal(mistake), FORMATS["text"]([mistake])) for mistake in found]
 

@@ -43,7 +43,7 @@ class CheckSettings:
         return replace(self, **given)
 
 
-def settings_beside(folder: Path) -> CheckSettings:
+def find_settings(folder: Path) -> CheckSettings:
     """Return the settings from the nearest `.noetl-check.yaml`, or the defaults if there is no such file.
 
     The file is looked for in this folder, then in each parent folder up to the root of the Git repository.

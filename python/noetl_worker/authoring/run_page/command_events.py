@@ -41,7 +41,7 @@ class RunDialect(Protocol):
             event: call.done, call.error, command.completed, command.failed, or the event with the worker's notes.
         """
 
-    def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
+    def events_to_request(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
         """Return the ids of the command.issued events whose command must be requested from the plane.
 
         A command must be requested if the events do not contain all of its data.
@@ -52,14 +52,14 @@ class RunDialect(Protocol):
 
         Args:
             events: all events of the execution.
-            asked: the plane's responses for the events that `to_ask` returned, by the id of command.issued.
+            asked: the plane's responses for the events that `events_to_request` returned, by the id of command.issued.
         """
 
     def run(self, detail: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> ExecutionRun:
         """Return the execution's own data, such as its status and times, with no commands and steps yet."""
 
 
-def fold(
+def build_commands(
     dialect: RunDialect, events: list[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]
 ) -> list[RunCommand]:
     """Return the commands of an execution, in the order in which they were issued.

@@ -46,7 +46,7 @@ class PythonRunEvents:
         is_failed = event.get("event_type") in ("call.error", "command.failed")
         return ToolOutcome(is_failed, fields or None, stdout, stderr, error if is_failed else "")
 
-    def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
+    def events_to_request(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
         issued, numbers = _by_step(events)
         return [
             parse_id(event.get("event_id"))

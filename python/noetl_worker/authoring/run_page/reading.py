@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from noetl_worker.authoring.run_page.command_events import RunDialect, fold, item_in, parse_id
+from noetl_worker.authoring.run_page.command_events import RunDialect, build_commands, item_in, parse_id
 from noetl_worker.authoring.run_page.inference import inferred_end
 from noetl_worker.authoring.run_page.python_events import PythonRunEvents
 from noetl_worker.authoring.run_page.run import ExecutionRun, RunCommand
@@ -116,14 +116,14 @@ async def _read_one(plane: Plane, execution_id: int) -> ExecutionRun:
     detail = await plane.execution_detail(execution_id)
     events = await _all_events(plane, execution_id, detail)
     run = dialect.run(detail, events)
-    wanted = dialect.to_ask(events)
+    wanted = dialect.events_to_request(events)
     asked = await _ask(plane, wanted[:MOST_ASKED])
     if len(asked) < len(wanted):
         run.notes.append(
             f"The input of {len(wanted) - len(asked)} of {len(wanted)} commands is not shown: "
             f"no event has the input, and the plane is asked for at most {MOST_ASKED} commands."
         )
-    run.commands = fold(dialect, events, asked)
+    run.commands = build_commands(dialect, events, asked)
     await _add_names(plane, run)
     add_tasks(run.commands, plane.rules.names)
     if plane.rules.infers_completion and (inferred := inferred_end(detail.get("status"), events)):

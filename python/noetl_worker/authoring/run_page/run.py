@@ -74,7 +74,7 @@ class RunCommand:
 
 
 @dataclass(frozen=True, slots=True)
-class RunWay:
+class RunArc:
     """An arc from a step to the step `to`, and whether the execution took it."""
 
     to: str
@@ -89,7 +89,7 @@ class RunStep:
     text: str = ""
     """Description of the step in the playbook."""
     is_loop: bool = False
-    ways: list[RunWay] = field(default_factory=list)
+    ways: list[RunArc] = field(default_factory=list)
 
 
 @dataclass(slots=True)

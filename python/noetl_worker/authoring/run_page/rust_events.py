@@ -45,7 +45,7 @@ class RustRunEvents:
             is_failed, output if output != {} else None, own_stdout or stdout, own_stderr or stderr, error, notes
         )
 
-    def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
+    def events_to_request(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
         return [parse_id(event.get("event_id")) for event in events if event.get("event_type") == "command.issued"]
 
     def issued(self, events: Sequence[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:

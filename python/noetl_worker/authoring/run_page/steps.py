@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from noetl_worker.authoring.outline import StepPart, arc_target, mapping, step_arcs, step_parts
-from noetl_worker.authoring.run_page.run import RunCommand, RunStep, RunWay
+from noetl_worker.authoring.run_page.run import RunArc, RunCommand, RunStep
 
 _END: Final = "end"
 """Name of the last step, which the planes add to a playbook (recorded: catalog-resource)."""
@@ -31,7 +31,7 @@ def run_steps(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> di
     for step in steps.values():
         ways = [replace(way, is_taken=(step.name, way.to) in taken) for way in step.ways if way.to in steps]
         known = {way.to for way in ways}
-        ways += [RunWay(to, is_taken=True) for name, to in taken if name == step.name and to not in known]
+        ways += [RunArc(to, is_taken=True) for name, to in taken if name == step.name and to not in known]
         step.ways = ways
     return steps
 
@@ -71,7 +71,7 @@ def _last_ended(names: Iterable[str], ended: Mapping[str, Sequence[float]], comm
 def _step(part: StepPart) -> RunStep:
     tool, text = part.value.get("tool"), part.value.get("desc") or part.value.get("description") or ""
     ways = [
-        RunWay(target, str(mapping(arc).get("when") or ""))
+        RunArc(target, str(mapping(arc).get("when") or ""))
         for _, arc in step_arcs(part)
         if isinstance(target := arc_target(arc), str)
     ]

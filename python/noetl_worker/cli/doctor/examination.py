@@ -10,7 +10,7 @@ from pathlib import Path
 
 from noetl_worker.cli.doctor import machine, nats, outbox, plane, tls, variables
 from noetl_worker.cli.doctor.finding import Finding
-from noetl_worker.pipeline.command.tool_rules import packages_closed
+from noetl_worker.pipeline.command.tool_rules import protected_paths
 from noetl_worker.process.open_files import raise_open_files_limit
 from noetl_worker.settings.settings import Settings
 from noetl_worker.text.secrets.redaction import redact_text
@@ -24,7 +24,7 @@ async def examine(settings: Settings) -> list[Finding]:
         variables.check_names(os.environ, Path(".env"), settings),
         machine.check_engine(),
         machine.check_isolation(settings, machine.missing_isolation()),
-        machine.check_packages(settings, uv_program(), packages_closed(settings)),
+        machine.check_packages(settings, uv_program(), protected_paths(settings)),
         machine.check_descriptors(settings, raise_open_files_limit()),
         machine.check_memory(settings, memory_bytes()),
         *tls.examine_own_files(settings),

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from noetl_worker.cli.doctor.finding import Finding, fine, unknown, warning, wrong
 from noetl_worker.errors import DocumentError
-from noetl_worker.remote.transport.credential_ends import credential_ends
+from noetl_worker.remote.transport.credential_ends import credential_expiries
 from noetl_worker.remote.transport.tls import TlsFiles
 from noetl_worker.settings.settings import Settings
 from noetl_worker.settings.values import TlsPaths
@@ -32,7 +32,7 @@ def examine_own_files(settings: Settings) -> list[Finding]:
     """Return a finding about the expiry of each of the worker's own certificates, tokens and trusted CAs."""
     return [
         _rate_end(f"end of {name}", f"until {_date(ends_at)}", ends_at, _TWO_WEEKS)
-        for name, ends_at in credential_ends(settings).items()
+        for name, ends_at in credential_expiries(settings).items()
     ]
 
 

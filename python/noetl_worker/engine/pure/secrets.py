@@ -180,7 +180,7 @@ class _Index:
         is_even = far >= 0 and depths[shorter] - depths[far] == depths[far] - (depths[farther] if farther >= 0 else -1)
         depths[number], self._jumps[number] = depths[shorter] + 1, farther if is_even else shorter
         self._anywhere[number] = shorter if self._is_anywhere[shorter] else self._anywhere[shorter]
-        is_wanted = self._is_anywhere[shorter] or not _goes_on(self._heads[number], len(self._heads[shorter]))
+        is_wanted = self._is_anywhere[shorter] or not _is_inside_word(self._heads[number], len(self._heads[shorter]))
         self._within[number] = shorter if is_wanted else self._within[shorter]
 
     def places(self, text: str) -> Iterator[tuple[int, int]]:
@@ -212,9 +212,9 @@ class _Index:
         """Return the length of the secret to replace at position `at`, or 0 if no secret is to be replaced there.
         `number` is the index of the longest secret there."""
         if not self._is_anywhere[number]:
-            if _goes_on(text, at) and _ESCAPE.search(text[max(0, at - _LONGEST_ESCAPE) : at]) is None:
+            if _is_inside_word(text, at) and _ESCAPE.search(text[max(0, at - _LONGEST_ESCAPE) : at]) is None:
                 number = self._anywhere[number]
-            elif _goes_on(text, at + len(self._heads[number])):
+            elif _is_inside_word(text, at + len(self._heads[number])):
                 number = self._within[number]
         return self._size(text, at, number)
 
@@ -246,7 +246,7 @@ def _long_enough(secrets: Sequence[str]) -> frozenset[str]:
     )
 
 
-def _goes_on(text: str, at: int) -> bool:
+def _is_inside_word(text: str, at: int) -> bool:
     """Return True if position `at` is inside a word: the characters before and after it belong to words."""
     return 0 < at < len(text) and _is_letter(text[at - 1]) and _is_letter(text[at])
 

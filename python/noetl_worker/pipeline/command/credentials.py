@@ -100,7 +100,7 @@ class CommandCredentials:
         secrets = {id(reference): await self._referred(reference) for reference in references}
         return await off_loop(size, partial(_with_secrets, value, secrets)) if secrets else value
 
-    async def keychain_names(self, names: set[str]) -> dict[str, JsonValue]:
+    async def keychain_values(self, names: set[str]) -> dict[str, JsonValue]:
         """Return the value of the variable `keychain` in templates. A missing keychain entry is an undefined variable,
         never an empty string.
 

@@ -76,7 +76,7 @@ class Inputs:
             "command_id": command.command_id,
         }
         if names or (names is not None and "keychain" not in variables):
-            variables["keychain"] = await self.credentials.keychain_names(names)
+            variables["keychain"] = await self.credentials.keychain_values(names)
 
         def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
             return template.render(value, {**variables, **extra} if extra else variables, strict=strict)

@@ -94,13 +94,13 @@ def log_what_is_not_confined(settings: Settings) -> None:
     tools = make_tool_settings(settings)
     if landlock.is_there() and (files := file_roots.within_reach(tools)) and _duckdb_kinds(settings):
         log.info("own_files_within_reach", of="duckdb", files=files, advice=_MOVE_ADVICE)
-    if settings.python_packages != "off" and not packages_closed(settings):
+    if settings.python_packages != "off" and not protected_paths(settings):
         log.warning("packages_within_reach", directory=tools.packages_dir, advice=_MOVE_PACKAGES_ADVICE)
     if reason := _no_group():
         log.info("process_limit_missing", reason=reason)
 
 
-def packages_closed(settings: Settings) -> tuple[str, ...]:
+def protected_paths(settings: Settings) -> tuple[str, ...]:
     """Return the directory of installed Python packages, as a tuple of one path, if the worker can keep commands from
     changing the directory. Otherwise return an empty tuple. The protection also keeps commands from creating files in
     the parent directories."""
@@ -128,7 +128,7 @@ def _confinement(settings: Settings) -> Confinement:
         memory_bytes=memory_bytes() if memory_mb is None else memory_mb << 20,
         allows_namespaces=settings.allow_namespaces,
         processes=0 if settings.isolation == "off" or _no_group() else _MOST_PROCESSES,
-        closed=packages_closed(settings),
+        closed=protected_paths(settings),
         duckdb_bytes=0 if settings.isolation == "off" else _duckdb_share(settings),
     )
 

@@ -25,7 +25,7 @@ from noetl_worker.models.claim import (
 from noetl_worker.models.disposition import Disposition, DispositionKind, assert_never
 from noetl_worker.models.wire import Dialect
 from noetl_worker.pipeline.delivery.in_flight import Seen
-from noetl_worker.remote.plane.answers import floor_s
+from noetl_worker.remote.plane.answers import min_retry_delay_s
 from noetl_worker.remote.plane.dialects import RULES
 
 AUTH_DELAY_S: Final = 30.0
@@ -81,7 +81,7 @@ def answer_to_claim(  # noqa: RET503 - the last row does not return
         case RetryLater():
             if claim.is_server_error and _is_old(num_delivered, message_age_s):
                 return Disposition(DispositionKind.SERVER_ERRORS, claim.reason)
-            wait_s = max(at_least_s, floor_s(claim.retry_after_s) + _growing_s(num_delivered, 0.5))
+            wait_s = max(at_least_s, min_retry_delay_s(claim.retry_after_s) + _growing_s(num_delivered, 0.5))
             return Disposition(DispositionKind.BUSY, claim.reason, wait_s)
         case AuthRefusedClaim():
             return Disposition(DispositionKind.AUTH_REFUSED, claim.reason, AUTH_DELAY_S)
@@ -100,7 +100,7 @@ def answer_to_claim(  # noqa: RET503 - the last row does not return
 def _held(kind: DispositionKind, held: HeldByOther | HeldByThisWorker, num_delivered: int) -> Disposition:
     """Return the nak for a command that was claimed before, by another worker or with this worker's id. The process
     with the earlier claim may die, so the next delivery claims the command again."""
-    return Disposition(kind, held.reason, max(floor_s(held.retry_after_s), _growing_s(num_delivered, 2.0)))
+    return Disposition(kind, held.reason, max(min_retry_delay_s(held.retry_after_s), _growing_s(num_delivered, 2.0)))
 
 
 def no_free_slot() -> Disposition:

@@ -226,7 +226,7 @@ class EventSet:
         self.parts = self.rules.parts(report, with_start=self.with_start)
         self.part = self.parts[self.sent]
 
-    def copy_before_request(self, sent: int) -> EventSet:
+    def copy_from_request(self, sent: int) -> EventSet:
         """Return a copy of the set that sends request number `sent` and all later requests again.
 
         Args:

@@ -30,7 +30,7 @@ from noetl_worker.pipeline.report.outcomes import Outcomes
 from noetl_worker.pipeline.report.sending import Ownership, Sending
 from noetl_worker.pipeline.report.storing import try_to_store
 from noetl_worker.process.threads import finished_off_loop
-from noetl_worker.remote.plane.answers import MEANING, Meaning, floor_s, retry_after_s
+from noetl_worker.remote.plane.answers import MEANING, Meaning, min_retry_delay_s, retry_after_s
 from noetl_worker.remote.plane.client import Plane, refusal
 from noetl_worker.remote.plane.patience import STORE_UNCERTAIN_S, UNCERTAIN_S
 from noetl_worker.remote.plane.send_status import NOT_CLEAR, SendStatus
@@ -194,7 +194,7 @@ class Emitter:
         self._write(event_set, sending)
         metrics.EVENT_EMIT_RETRIES.labels(event_set.last_event).inc()
         header_s = retry_after_s(answer) if answer is not None else None
-        delay_s = floor_s(header_s) + backoff.delay_s(sending.tries, 0.2, _MAX_DELAY_S, jitter=0.9)
+        delay_s = min_retry_delay_s(header_s) + backoff.delay_s(sending.tries, 0.2, _MAX_DELAY_S, jitter=0.9)
         log.warning(
             "events_not_accepted",
             **event_set.log_ids(),
@@ -254,14 +254,14 @@ class Emitter:
         part = event_set.part
         slow: asyncio.TimerHandle | None = None
 
-        def is_slow() -> None:
+        def warn_slow() -> None:
             self._write(event_set, sending)
             sending.leave()  # even if the disk fails: the command's own work is done
 
         def sent() -> None:
             nonlocal slow
             self.issuing[event_set.key] = sending.outside is not None
-            slow = asyncio.get_running_loop().call_later(SLOW_REPORT_S, is_slow)
+            slow = asyncio.get_running_loop().call_later(SLOW_REPORT_S, warn_slow)
 
         try:
             return await plane.post_events(part.path, body, {}, patience_s=patience_s, on_sent=sent)

@@ -20,7 +20,7 @@ from noetl_worker.errors import NatsUnavailable, SettingsError, describe
 from noetl_worker.models import backoff
 from noetl_worker.observability.outage import Outage
 from noetl_worker.remote.jetstream.client import Client, UnusableKey, require_key
-from noetl_worker.remote.transport.credential_ends import credential_ends
+from noetl_worker.remote.transport.credential_ends import credential_expiries
 from noetl_worker.remote.transport.tls import TlsFiles
 from noetl_worker.settings.settings import Settings
 
@@ -258,7 +258,9 @@ def _unavailable(settings: Settings, error: BaseException) -> str:
         )
     if isinstance(error, UnusableKey):
         return str(error)
-    ended = [name for name, ends_at in credential_ends(settings).items() if ends_at < time.time() and name in _SHOWN]
+    ended = [
+        name for name, ends_at in credential_expiries(settings).items() if ends_at < time.time() and name in _SHOWN
+    ]
     if ended:
         return f"{', '.join(ended)} has expired, and NATS at {where} refuses it ({describe(error)}): renew it"
     return f"no NATS at {where} ({describe(error)}): check NATS_URL, and that the server is up"

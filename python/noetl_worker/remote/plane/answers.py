@@ -90,7 +90,7 @@ def is_outage(answer: Response) -> bool:
     return answer.status in CUT_BY_A_PROXY or not isinstance(answer.json(), dict)
 
 
-def floor_s(header_s: float | None) -> float:
+def min_retry_delay_s(header_s: float | None) -> float:
     """Return the shortest wait in seconds before a request may be repeated: its Retry-After, at most MAX_RETRY_AFTER_S.
     Return 0 without a Retry-After."""
     return min(header_s or 0.0, MAX_RETRY_AFTER_S)

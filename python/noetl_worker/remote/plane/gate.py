@@ -22,7 +22,14 @@ from noetl_worker.errors import NotSent
 from noetl_worker.models import backoff
 from noetl_worker.process import event_loop
 from noetl_worker.process.threads import OWNER
-from noetl_worker.remote.plane.answers import MEANING, Meaning, floor_s, is_outage, is_server_error, retry_after_s
+from noetl_worker.remote.plane.answers import (
+    MEANING,
+    Meaning,
+    is_outage,
+    is_server_error,
+    min_retry_delay_s,
+    retry_after_s,
+)
 
 if TYPE_CHECKING:
     from noetl_worker.remote.transport.transport import Response
@@ -197,7 +204,7 @@ class Gate:
                 pause_s = backoff.delay_s(attempt, FIRST_PAUSE_S, MAX_PAUSE_S, jitter=0.5)
                 # At least half a second: at most two requests a second while the plane is down.
                 self._close(max(FIRST_PAUSE_S, pause_s))
-        self._close(floor_s(retry_after_s))
+        self._close(min_retry_delay_s(retry_after_s))
         self._reduce(0.5, sent_at)
 
     def _close(self, pause_s: float) -> None:

@@ -34,7 +34,7 @@ class PlaneHealth:
         """True if the plane no longer sends commands over NATS, so that workers need a bridge."""
         return self.nats == _REMOVED
 
-    def missing_bridge(self, url: str) -> PlaneWithoutNats:
+    def missing_bridge_error(self, url: str) -> PlaneWithoutNats:
         """Return the error to raise for this plane, if no bridge brings its commands to workers."""
         return PlaneWithoutNats(
             f"{url} is a Rust control plane {self.version or 'of an unknown version'}, which no longer sends "

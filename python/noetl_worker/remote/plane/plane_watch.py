@@ -81,7 +81,7 @@ class PlaneWatch:
         except JetStreamError as error:
             log.debug("plane_bridge_unknown", error=str(error))
         except ControlPlaneError as error:
-            if not _is_there(error):  # the plane may have been restarted, and have lost batches
+            if not _is_refusal(error):  # the plane may have been restarted, and have lost batches
                 self._client.servers.server_at(self._client.servers.configured).gate.outages += 1
             log.debug("plane_health_unknown", error=str(error))
         else:
@@ -92,7 +92,7 @@ class PlaneWatch:
         url = self._client.servers.configured
         health = await self._client.health(url, timeout_s=_TIMEOUT_S)
         if health.has_no_nats and not await self._has_bridge():
-            raise health.missing_bridge(url)
+            raise health.missing_bridge_error(url)
 
 
 class HeartbeatWatch:
@@ -115,7 +115,7 @@ class HeartbeatWatch:
 
         A plane that answers with a refusal is not down. A plane that missed only one heartbeat is not yet down.
         """
-        if _is_there(error):
+        if _is_refusal(error):
             self.answered()
             return False
         line = self._outage.note_failure(str(error))
@@ -128,7 +128,7 @@ class HeartbeatWatch:
         return self._outage.is_on
 
 
-def _is_there(error: ControlPlaneError) -> bool:
+def _is_refusal(error: ControlPlaneError) -> bool:
     """Return whether the error is a refusal by a working plane, not a missing answer or a server error."""
     is_down = isinstance(error, ServerRefused) and is_server_error(error.status)
     return not (is_down or isinstance(error, TransportError))

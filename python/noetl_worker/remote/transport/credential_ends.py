@@ -31,7 +31,7 @@ _EXPLICIT_0: Final = 0xA0
 _UTC_TIME: Final = 0x17
 
 
-def credential_ends(settings: Settings) -> Mapping[str, float]:
+def credential_expiries(settings: Settings) -> Mapping[str, float]:
     """Return the expiry of each credential, in epoch seconds. The key is the name of the credential's setting.
 
     A credential that is unset, cannot be read or never expires is left out.

@@ -17,7 +17,7 @@ from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.credential import merged_data
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.secret_hosts import SECRET_VARIABLE, Destination, check_destination, check_identity
-from noetl_worker.tools.http.tokens import CLOUD_PLATFORM, Tokens, check_grant, is_own_identity, need
+from noetl_worker.tools.http.tokens import CLOUD_PLATFORM, Tokens, check_grant, first_value, is_own_identity
 
 _RESERVED: Final = frozenset(
     {"source", "key", "name", "service", "secret_name", "scope", "fields", "inject", "type", "credential", "token"}
@@ -217,24 +217,26 @@ def _worker_secret(name: str, context: ToolContext, destination: Destination) ->
 
 
 def _bearer(values: Mapping[str, JsonValue]) -> Authorization:
-    return _with_token(need(values, "bearer", "token", "access_token", "bearer_token"))
+    return _with_token(first_value(values, "bearer", "token", "access_token", "bearer_token"))
 
 
 def _basic(values: Mapping[str, JsonValue]) -> Authorization:
-    user = need(values, "basic", "username", "user", "login")
-    pair = f"{user}:{need(values, 'basic', 'password')}"
+    user = first_value(values, "basic", "username", "user", "login")
+    pair = f"{user}:{first_value(values, 'basic', 'password')}"
     return Authorization({"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()})
 
 
 def _api_key(values: Mapping[str, JsonValue]) -> Authorization:
-    key = need(values, "api_key", "token", "api_key", "value", "key")
+    key = first_value(values, "api_key", "token", "api_key", "value", "key")
     if values.get("in") == "query":
         return Authorization(params={str(values.get("param") or values.get("name") or "api_key"): key})
     return Authorization({str(values.get("header") or values.get("header_name") or "X-API-Key"): key})
 
 
 def _header(values: Mapping[str, JsonValue]) -> Authorization:
-    return Authorization({need(values, "header", "header", "name"): need(values, "header", "value", "token")})
+    return Authorization(
+        {first_value(values, "header", "header", "name"): first_value(values, "header", "value", "token")}
+    )
 
 
 def _headers(values: Mapping[str, JsonValue]) -> Authorization:

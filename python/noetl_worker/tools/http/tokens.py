@@ -86,8 +86,8 @@ class Tokens:
             ToolError: the endpoint cannot be reached.
         """
         check_grant(values)
-        url = need(values, "oauth2", "token_url", "token_uri", "token_endpoint", "endpoint")
-        client, secret = need(values, "oauth2", "client_id"), need(values, "oauth2", "client_secret")
+        url = first_value(values, "oauth2", "token_url", "token_uri", "token_endpoint", "endpoint")
+        client, secret = first_value(values, "oauth2", "client_id"), first_value(values, "oauth2", "client_secret")
         scope = values.get("scope") or values.get("scopes")
         form = {"grant_type": "client_credentials"}
         if scope:
@@ -116,7 +116,7 @@ class Tokens:
             return await self._get(["metadata", list(scopes)], lambda: self._ask_metadata(scopes, settings))
         if "private_key" in account:
             return await self._get([account, list(scopes)], lambda: self._ask_with_key(account, scopes, settings))
-        form = {name: need(account, "google", name) for name in ("refresh_token", "client_id", "client_secret")}
+        form = {name: first_value(account, "google", name) for name in ("refresh_token", "client_id", "client_secret")}
         uri = str(account.get("token_uri") or _GOOGLE_TOKEN_URI)
         asked = {"grant_type": "refresh_token", **form}
         return await self._get([uri, form], lambda: self._ask(uri, asked, None, settings))
@@ -242,7 +242,7 @@ def _read_token(answer: Mapping[str, Any], url: httpx.URL) -> tuple[str, float |
         return token, None
 
 
-def need(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
+def first_value(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
     """Return the value of the first field in `names` that is not empty, as text. Raise CredentialError if all are
     missing or empty."""
     for name in names:
@@ -310,7 +310,7 @@ def _assertion(account: Mapping[str, JsonValue], audience: str, scopes: tuple[st
         ) from error
     issued = int(time.time())
     claims = {
-        "iss": need(account, "google", "client_email"),
+        "iss": first_value(account, "google", "client_email"),
         "scope": " ".join(scopes),
         "aud": audience,
         "iat": issued,

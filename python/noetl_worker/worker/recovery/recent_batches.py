@@ -281,11 +281,11 @@ class RecentBatches:
         outages = plane.gate.outages
         for accepted in batches:
             accepted.was_before_outage |= accepted.outages != outages
-        if not (self._is_clear(batches, outages) and await self._has_resolved_by_some(batches)):
+        if not (self._is_clear(batches, outages) and await self._resolve_by_sample(batches)):
             await self._resolve_each(plane, batches)
 
     def _is_clear(self, batches: Sequence[_Accepted], outages: int) -> bool:
-        """Return whether it is enough to ask about the first, middle and last batch (`_has_resolved_by_some`). This is
+        """Return whether it is enough to ask about the first, middle and last batch (`_resolve_by_sample`). This is
         so if no outage has happened, and no batch is overdue or lost."""
         was_there = {accepted.outages for accepted in batches} == {outages}
         is_lost = any(accepted.was_before_outage and self._is_lost(accepted) for accepted in batches)
@@ -310,7 +310,7 @@ class RecentBatches:
                 for accepted in of_execution:
                     accepted.outages = outages
 
-    async def _has_resolved_by_some(self, batches: Sequence[_Accepted]) -> bool:
+    async def _resolve_by_sample(self, batches: Sequence[_Accepted]) -> bool:
         """Resolve batches by the states of the first, the middle and the last batch. Return False if these states do
         not suffice: the plane does not know one of the three batches, or batches were not processed in order.
 
@@ -384,7 +384,7 @@ class RecentBatches:
         elif isinstance(end, NamedOutcome):
             not_rescued(end, batch, LOOK_ADVICE, _NO_EVENTS)
         else:
-            again = end.copy_before_request(accepted.sent)
+            again = end.copy_from_request(accepted.sent)
             if not is_stored:
                 log.warning("batch_forgotten", **accepted.log_ids(), advice=_FORGOTTEN_ADVICE)
             elif not rescue(plane, again, batch):

@@ -29,7 +29,7 @@ _CODE: Final = frozenset({"code", "script", "code_b64"})
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EmptyNames:
     """Finds the names without a value in the templates of one execution, and adds them to `execution.empty`."""
 
     execution: Execution

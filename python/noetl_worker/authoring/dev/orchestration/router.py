@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Protocol
 
-from noetl_worker.authoring.dev.orchestration.empty_names import Asked
+from noetl_worker.authoring.dev.orchestration.empty_names import EmptyNames
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.authoring.dev.orchestration.location import Location, RefusedPart
 from noetl_worker.authoring.dev.orchestration.playbook import END, Arc, Loop, Step
@@ -221,8 +221,8 @@ class _DecisionBuilder:
     decision: Decision = field(default_factory=Decision)
 
     @property
-    def asked(self) -> Asked:
-        return Asked(self.execution, self.rules.dialect)
+    def asked(self) -> EmptyNames:
+        return EmptyNames(self.execution, self.rules.dialect)
 
     def scope(
         self, outcome: CommandOutcome | None, event: str, step: Step, **payload: JsonValue

@@ -90,7 +90,7 @@ def _check_policy(inspection: Inspected, part: ToolPart) -> None:
     except ConfigurationError as error:
         _add_policy_problem(inspection, path, error)
         return
-    for problem in policy.jumps_nowhere(rules, part.position, part.labels):
+    for problem in policy.find_unknown_jumps(rules, part.position, part.labels):
         _add_policy_problem(inspection, path, problem)
     for problem in policy.unknown_words(part.label, given):
         _add_policy_problem(inspection, path, problem, is_warning=True)

@@ -278,12 +278,12 @@ class PythonRules(DialectRules):
         word = "FAILED" if report.error is not None else "COMPLETED"
         payload, name = _exit(command, report, word, _result(word, report)), "step.exit"
         if _has_response(report):
-            payload.update(payload_of_result(payload["result"], report.response))
+            payload.update(response_field(payload["result"], report.response))
         event = {"step": command.step, "name": name, "payload": payload, "actionable": True, "informative": True}
         return _batch(command, worker_id, [{**event, "meta": _meta(command, report)}])
 
 
-def payload_of_result(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
+def response_field(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
     """Return the payload field in which the `step.exit` of a rescue carries the full response: `result`, with the
     response as its context. If the response is too large for a context, return the field `response` instead.
 

@@ -159,10 +159,10 @@ def job_name(context: ToolContext) -> str:
     times within one command. Then each Job gets a new name.
     """
     slug = re.sub(r"[^a-z0-9]+", "-", context.command.step.lower())[:20].strip("-") or "step"
-    return f"noetl-container-{slug}-{context.command.execution_id}-{own_letters(context, 6)}"
+    return f"noetl-container-{slug}-{context.command.execution_id}-{unique_hex_digits(context, 6)}"
 
 
-def own_letters(context: ToolContext, count: int) -> str:
+def unique_hex_digits(context: ToolContext, count: int) -> str:
     """Return `count` hex digits that make a Job's name unique. Each delivery of one attempt of a command gives the same
     digits. A task of a sequence gets new digits at each run."""
     command = context.command

@@ -16,8 +16,8 @@ from noetl_worker.tools.kinds.container.container_job import (
     check_variable_name,
     job_manifest,
     object_metadata,
-    own_letters,
     snake_word,
+    unique_hex_digits,
 )
 from noetl_worker.tools.kinds.container.job_fields import JobFields
 
@@ -62,7 +62,7 @@ def job_name(context: ToolContext) -> str:
 
     A task of a sequence may run several times within one command. Then each Job gets a new name.
     """
-    return f"noetl-script-{context.command.execution_id}-{own_letters(context, 8)}"
+    return f"noetl-script-{context.command.execution_id}-{unique_hex_digits(context, 8)}"
 
 
 def manifests(

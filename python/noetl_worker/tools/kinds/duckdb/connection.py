@@ -117,7 +117,7 @@ def _load_and_log_in(duckdb: Any, connection: Any, opening: Opening) -> None:
         try:
             connection.execute(secret.statement())
         except duckdb.Error as error:
-            message = secret.without_values(str(error))
+            message = secret.redacted_error(str(error))
             raise ConfigurationError(
                 f"{opening.kind}: the secret {secret.name!r} is refused: {message}; correct its credential"
             ) from None
@@ -188,7 +188,7 @@ def _attach_catalog(duckdb: Any, connection: Any, attach: Attached, secrets: tup
     except duckdb.Error as error:
         message = str(error)
         for secret in secrets:
-            message = secret.without_values(message)
+            message = secret.redacted_error(message)
         text = f"cannot attach the catalog: {message}"
         if is_shortage_text(message):  # no statement has run, and the next attempt finds a catalog created here
             raise ResourceShortage(text) from None

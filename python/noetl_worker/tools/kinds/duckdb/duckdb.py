@@ -10,7 +10,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
 from noetl_worker.tools.fields import check_numbers
-from noetl_worker.tools.kinds.duckdb.files import command_database, turn
+from noetl_worker.tools.kinds.duckdb.files import command_database, hold_lock
 from noetl_worker.tools.kinds.duckdb.opening import Opening
 from noetl_worker.tools.kinds.duckdb.secrets import check_secrets, fetch_secrets, parse_extension
 from noetl_worker.tools.kinds.duckdb.session import Duckdb
@@ -112,7 +112,7 @@ class DuckdbTool:
         text = await read_sql(self.kind, config, self._sources, context)
         self._duckdb.check_files(self.kind, text, context.settings, config.params)
         batch = sql.Batch(config.as_objects, config.max_rows)
-        ours = turn(opening.database, read_only=opening.read_only)
+        ours = hold_lock(opening.database, read_only=opening.read_only)
         late = await self._duckdb.run(ours, opening, batch, text, config.params, context)
         return late or ToolResult.success(_data(batch, context.command.form))
 

@@ -51,10 +51,10 @@ def command_database(given: str | None, execution_id: int, settings: ToolSetting
     return str(directory / f"duckdb_{execution_id}.duckdb")
 
 
-# ── turns ───────────────────────────────────────────────────────────────────────────────────────
+# ── locks ───────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Turns:
+class _FileLock:
     """Read-write lock of one database file: held by one writing command alone, or shared by any number of reading
     commands."""
 
@@ -64,13 +64,13 @@ class _Turns:
         self.changed = asyncio.Condition()
 
 
-_turns: WeakValueDictionary[tuple[int, str], _Turns] = WeakValueDictionary()
+_locks: WeakValueDictionary[tuple[int, str], _FileLock] = WeakValueDictionary()
 """Locks of the database files in use, by (id of the event loop, path). An entry exists while a command holds its lock
 or waits for it."""
 
 
 @asynccontextmanager
-async def turn(database: str, *, read_only: bool) -> AsyncIterator[None]:
+async def hold_lock(database: str, *, read_only: bool) -> AsyncIterator[None]:
     """Wait for the lock of a database file, and hold the lock during the block. A database in memory needs no lock.
 
     Args:
@@ -80,15 +80,15 @@ async def turn(database: str, *, read_only: bool) -> AsyncIterator[None]:
     if database == MEMORY:
         yield
         return
-    turns = _turns.setdefault((id(asyncio.get_running_loop()), database), _Turns())
-    async with turns.changed:
-        await turns.changed.wait_for(lambda: not turns.is_written and (read_only or not turns.readers))
-        turns.readers += read_only
-        turns.is_written = not read_only
+    lock = _locks.setdefault((id(asyncio.get_running_loop()), database), _FileLock())
+    async with lock.changed:
+        await lock.changed.wait_for(lambda: not lock.is_written and (read_only or not lock.readers))
+        lock.readers += read_only
+        lock.is_written = not read_only
     try:
         yield
     finally:
-        turns.readers -= read_only
-        turns.is_written = False  # nobody writes while others read
-        async with turns.changed:
-            turns.changed.notify_all()
+        lock.readers -= read_only
+        lock.is_written = False  # nobody writes while others read
+        async with lock.changed:
+            lock.changed.notify_all()

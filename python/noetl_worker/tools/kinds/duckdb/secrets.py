@@ -29,7 +29,7 @@ class DuckdbSecret:
         options = "".join(f", {option} {quoted(value)}" for option, value in self.values.items())
         return f'CREATE OR REPLACE TEMPORARY SECRET "{self.name}" (TYPE {self.kind}{options})'
 
-    def without_values(self, text: str) -> str:
+    def redacted_error(self, text: str) -> str:
         """Return DuckDB's error text with this secret's values replaced by `***`."""
         for option in _HIDDEN & self.values.keys():
             text = text.replace(quoted(self.values[option]), "***").replace(self.values[option], "***")

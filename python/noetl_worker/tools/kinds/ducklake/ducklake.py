@@ -13,7 +13,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.fields import check_numbers
-from noetl_worker.tools.kinds.duckdb.files import turn
+from noetl_worker.tools.kinds.duckdb.files import hold_lock
 from noetl_worker.tools.kinds.duckdb.opening import Attached, Opening
 from noetl_worker.tools.kinds.duckdb.paths import MEMORY, canonical
 from noetl_worker.tools.kinds.duckdb.secrets import DuckdbSecret, check_secrets, fetch_secrets, parse_extension, quoted
@@ -116,7 +116,7 @@ class DucklakeTool:
         text = sql.sql_text(config.query, config.query_b64)
         self._duckdb.check_files(self.kind, text, context.settings, config.params)
         batch = sql.Batch(config.as_objects, config.max_rows)
-        ours = turn(metadata if metadata.startswith("/") else MEMORY, read_only=config.read_only)
+        ours = hold_lock(metadata if metadata.startswith("/") else MEMORY, read_only=config.read_only)
         late = await self._duckdb.run(ours, opening, batch, text, config.params, context)
         catalog: dict[str, JsonValue] = {"name": config.catalog_name, "data_path": config.data_path}
         return late or ToolResult.success({**batch.data(), "catalog": catalog})

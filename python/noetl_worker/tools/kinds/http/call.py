@@ -69,7 +69,7 @@ class HttpCall:
         if self._plan.pages is not None:
             result = await self._paged(self._plan.pages)
         elif self._plan.rules:
-            result, _ = await self._tried(self._config, {})
+            result, _ = await self._exchange_with_retries(self._config, {})
         else:
             return await self._exchange(self._config)
         if self._exchanges == 1:
@@ -78,7 +78,9 @@ class HttpCall:
 
     # ── retries ──
 
-    async def _tried(self, config: HttpFields, names: Mapping[str, JsonValue]) -> tuple[ToolResult, http_retry.Facts]:
+    async def _exchange_with_retries(
+        self, config: HttpFields, names: Mapping[str, JsonValue]
+    ) -> tuple[ToolResult, http_retry.Facts]:
         """Repeat an exchange (a request and its answer) until no retry rule asks for another exchange.
 
         Return the last exchange's result, and the facts about the exchange for conditions and templates. Raises the
@@ -99,7 +101,7 @@ class HttpCall:
                 result = ToolResult.failure(str(caught), kind=caught.kind, retryable=caught.retryable, code=caught.code)
             facts = _facts(result, tries, names)
             rule = self._rule_for(facts, tries)
-            if rule is None or not await self._waited(rule, tries, result):
+            if rule is None or not await self._wait_to_retry(rule, tries, result):
                 if error is not None:
                     raise error
                 return result, facts
@@ -108,7 +110,7 @@ class HttpCall:
         rule = next((rule for rule in self._plan.rules if http_retry.holds(rule, facts, self._context)), None)
         return rule if rule is not None and tries < rule.attempts else None
 
-    async def _waited(self, rule: http_retry.RetryRule, tries: int, result: ToolResult) -> bool:
+    async def _wait_to_retry(self, rule: http_retry.RetryRule, tries: int, result: ToolResult) -> bool:
         """Wait before a request is retried, and return True. The wait is the retry rule's delay, or Retry-After if the
         server asked for longer. Return False at once if the command is stopped, or if the deadline would pass during
         the wait."""
@@ -139,7 +141,7 @@ class HttpCall:
                 return _page_failure(f"page {number} repeats an earlier request: let 'next_call' ask for another page")
             seen.add(asked)
             names: dict[str, JsonValue] = {"_retry": {"index": number, "count": number}, pages.into: gathered}
-            result, facts = await self._tried(config, names)
+            result, facts = await self._exchange_with_retries(config, names)
             if result.status is not ToolStatus.SUCCESS or not isinstance(result.data, dict):
                 return dataclasses.replace(result, data={**fields_of(result.data), "pages": number - 1})
             if result.data.get("truncated"):

@@ -97,7 +97,7 @@ def build(
     texts = {name: text_or_json(value) for name, value in headers.items() if value is not None}
     texts.update(authorization.headers)
     as_field = text_or_json if lists_are_json else _as_param
-    query, body = _routed(config, method, _content_type(texts), files, as_field)
+    query, body = _query_and_body(config, method, _content_type(texts), files, as_field)
     if "files" in body:  # httpx writes the boundary
         texts = {name: value for name, value in texts.items() if name.lower() != "content-type"}
     if body.pop("is_json", False) and not _content_type(texts):
@@ -159,7 +159,7 @@ def _content_type(headers: Mapping[str, str]) -> str:
     return next((value for name, value in headers.items() if name.lower() == "content-type"), "")
 
 
-def _routed(
+def _query_and_body(
     config: HttpFields, method: str, content_type: str, files: FileParts, as_field: _AsField
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """Return the query parameters in `data`, and httpx's keyword arguments for the body. The body is the first given

@@ -139,7 +139,7 @@ class TaskSequenceTool:
         """Return warnings about unknown policy words and about jumps to tasks that do not exist."""
         labels, told = [task.label for task in config.parsed], list[ConfigurationError]()
         for position, task in enumerate(config.parsed):
-            told += [*task.ignored, *policy.jumps_nowhere(task.rules, position, labels)]
+            told += [*task.ignored, *policy.find_unknown_jumps(task.rules, position, labels)]
         return told
 
     def check(self, config: TaskSequenceConfig, context: ToolContext) -> None:

@@ -14,7 +14,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import check_numbers, has_template, rendered
-from noetl_worker.tools.kinds.duckdb.files import turn
+from noetl_worker.tools.kinds.duckdb.files import hold_lock
 from noetl_worker.tools.kinds.duckdb.paths import canonical
 from noetl_worker.tools.kinds.duckdb.session import Duckdb
 from noetl_worker.tools.kinds.transfer import sources as transfer_sources
@@ -203,7 +203,7 @@ class TransferTool:
         source, target = config.source_now(context), config.ends[1]
         async with AsyncExitStack() as stack:
             for database, read_only in sorted(_files(source, target, context.settings).items()):
-                await stack.enter_async_context(turn(database, read_only=read_only))
+                await stack.enter_async_context(hold_lock(database, read_only=read_only))
             inner = context if isinstance(config.source, dict) else transfer_sources.without_rendering(context)
             opening = transfer_sources.READERS[source.type](source, config.chunk_size, inner, self._duckdb)
             rows = await stack.enter_async_context(opening)
