@@ -32,8 +32,8 @@ def _main() -> None:
     """Start a worker, or print the version, without importing the CLI modules if the arguments allow this. Otherwise
     run the CLI.
 
-    A process restarted without its environment variables hides its memory from other processes, then reads them.
-    Modules that read the environment are imported only afterwards.
+    A worker starts itself again without its environment variables. The new process hides its memory from other
+    processes, then reads the variables. Only afterwards are modules imported that read the environment.
     """
     completes = _ASKS_FOR_COMPLETION in os.environ
     if sealed_environment.is_handed_over():

@@ -257,7 +257,7 @@ class TransportError(ControlPlaneError):
 
 
 class NotSent(TransportError):
-    """A request that was not sent (refused, unreachable, no free connection in time). Repeating the request is safe."""
+    """A request that was not sent: the worker held it back, or got no connection. Repeating the request is safe."""
 
 
 class MaybeProcessed(TransportError):

@@ -148,7 +148,7 @@ async def test_f03_third_signal_exits_at_once_even_when_a_tool_ignores_sigterm(
         worker = await home.start_process("first", **LONG_DRAIN, **variables)
         try:
             one = await one_running(home, shell(gate.command(before="trap '' TERM;")), gate)
-            for event in ("draining", "cancelling"):
+            for event in ("draining", "commands_cancelled"):
                 worker.signal()
                 await worker.wait_logged(event)
             worker.signal()

@@ -23,7 +23,7 @@ from noetl_worker.observability.probes import Health
 from noetl_worker.remote.jetstream import comparison
 from noetl_worker.remote.jetstream.api import ask
 from noetl_worker.remote.jetstream.connection import connect
-from noetl_worker.remote.jetstream.consumer import ensure_durable, look
+from noetl_worker.remote.jetstream.consumer import check_durable, ensure_durable
 from noetl_worker.settings.nats import covers
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.worker.startup import Startup
@@ -131,10 +131,10 @@ async def test_durable_changed_or_deleted_while_it_is_used_is_said_once() -> Non
             },
         )
         with capture_logs() as logs:
-            seen = await look(client, durable, settings)
+            seen = await check_durable(client, durable, settings)
             assert set(seen.durable.filters) != set(durable.filters)
             assert seen.durable.ack_wait_s == 5
-            await look(client, durable, settings)
+            await check_durable(client, durable, settings)
             assert [(line["event"], line["field"]) for line in logs] == [
                 ("durable_unusable", "filters"),
                 ("durable_changed", "ack_wait_s"),
@@ -144,7 +144,7 @@ async def test_durable_changed_or_deleted_while_it_is_used_is_said_once() -> Non
             await there.ask(f"CONSUMER.DELETE.{STREAM}.{DURABLE}")
             for _ in range(2):
                 with pytest.raises(JetStreamError, match="is gone"):
-                    await look(client, durable, settings)
+                    await check_durable(client, durable, settings)
             assert [line["event"] for line in logs[2:]] == ["durable_gone"]
 
 
@@ -249,8 +249,8 @@ async def test_max_ack_pending_that_is_reached_is_a_gauge_and_one_warning_until_
         taken = await subscription.fetch(2, timeout=PATIENCE_S)
         gauge = ACK_PENDING_FULL.labels(STREAM, DURABLE)
         with capture_logs() as logs:
-            seen = await look(client, durable, settings)
-            await look(client, durable, settings)
+            seen = await check_durable(client, durable, settings)
+            await check_durable(client, durable, settings)
             assert (seen.pending, seen.ack_pending) == (1, 2)
             assert gauge.value == 1
             assert MAX_ACK_PENDING.labels(STREAM, DURABLE).value == 2
@@ -258,7 +258,7 @@ async def test_max_ack_pending_that_is_reached_is_a_gauge_and_one_warning_until_
             assert (line["event"], line["waiting"]) == ("max_ack_pending_reached", 1)
             assert "NOETL_WORKER_MAX_ACK_PENDING" in line["advice"]
             await taken[0].ack_sync()
-            await look(client, durable, settings)
+            await check_durable(client, durable, settings)
             assert gauge.value == 0
 
 

@@ -150,7 +150,7 @@ async def test_second_signal_cancels_all_and_the_third_ends_them_at_once(tmp_pat
         try:
             await until(lambda: gate.runs == 2, "each worker has one")
             workers = children(worker.process.pid)
-            for event in ("draining", "cancelling"):
+            for event in ("draining", "commands_cancelled"):
                 worker.signal()
                 await until(lambda event=event: len(worker.logged(event)) == 2, event)
             worker.signal()

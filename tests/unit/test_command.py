@@ -181,7 +181,7 @@ async def test_reference_that_is_gone_names_itself() -> None:
 
 
 async def test_endless_reference_chain_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigurationError, match="chain of 4 or more references"):
+    with pytest.raises(ConfigurationError, match="chain of 4 or more references or JSON strings"):
         await made(claimed({"tool_config": REF}), stored={REF["ref"]: REF})
 
 

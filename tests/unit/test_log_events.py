@@ -13,7 +13,7 @@ from types import ModuleType
 from patience import PATIENCE_S
 
 DOCS = Path(__file__, "../../../docs").resolve()
-ONE_WORD = {"cancelling", "deregistered", "draining", "pulling", "registered", "stopped"}
+ONE_WORD = {"deregistered", "draining", "pulling", "registered", "stopped"}
 """The worker's own life, and its one line for each notification."""
 
 

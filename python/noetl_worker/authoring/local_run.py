@@ -1,7 +1,7 @@
 """A command that `exec` or `replay` runs in this process, without a claim and without a report to a control plane.
 
-The command passes through the same stages as in a worker. Their requests that would change the plane are collected, not
-sent.
+The command passes through the same stages as in a worker. Requests that would change something on the plane are
+collected, not sent.
 """
 
 from __future__ import annotations

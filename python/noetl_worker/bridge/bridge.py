@@ -55,12 +55,12 @@ class BridgeOptions:
     forward: FeedAddress | None = None
     """Address of upstream's writer, the program that fills the feed of a control plane without NATS.
 
-    The writer gets the command records of the system pool. If None, JetStream gets them too.
+    The writer gets the command records of the system pool. None: these records go to JetStream, as all others do.
     """
     claims: tuple[FeedAddress, ...] = ()
     """Addresses of the coordinators from which the bridge takes commands. Each serves one shard of the feed."""
     filters: tuple[str, ...] = ()
-    """Subject filters of the commands to take, such as `commands.shared.>`. Each coordinator is asked with each."""
+    """Subject filters of the commands to take, such as `commands.shared.>`. Every coordinator gets all filters."""
     feed_metrics: str = ""
     """URL of the metrics of upstream's writer, which tell how many commands wait in the feed; "" to read none."""
 
@@ -221,7 +221,7 @@ class Bridge:
         return EXIT_NOT_DRAINED
 
     async def _drained(self) -> None:
-        """Wait until no record is left: assigned by a coordinator, held in memory, or not yet acknowledged."""
+        """Wait until all assigned records have arrived, and all records are passed on and acknowledged."""
         await asyncio.gather(*(claims.stop() for claims in self._claims))
         await self.held.wait_until_empty()
         await asyncio.gather(*(claims.acknowledged() for claims in self._claims))
@@ -235,7 +235,7 @@ class Bridge:
             await asyncio.sleep(_PULSE_S)
 
     async def _watch(self, connection: Connection) -> None:
-        """Keep the readiness probe in step with the NATS connection. Raise WorkerBroken once it is closed for good."""
+        """Keep the readiness probe in step with NATS. Raise WorkerBroken once the connection is closed for good."""
 
         def report() -> None:
             is_connected = connection.is_connected

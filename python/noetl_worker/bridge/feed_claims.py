@@ -119,8 +119,8 @@ class FeedClaims:
                     address=str(self.address),
                     sort_key=key,
                     **line,
-                    advice="look for the sort key in the log of upstream's writer: the coordinator assigns the record "
-                    "again and again, as it stays unacknowledged",
+                    advice="the bridge cannot use this record, and the feed sends it again and again: find the sort "
+                    "key in the log of upstream's writer, the program that stored the record",
                 )
             return
         identity = (key, record.event_id)

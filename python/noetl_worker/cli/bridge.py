@@ -44,8 +44,8 @@ def bridge(
     """Take commands from a control plane without NATS (3.60.2 and later), and put
     them into JetStream. Workers then run the commands (docs/todays-server.md).
 
-    With --publish the control plane sends commands to this address: name it there
-    in NOETL_COMMAND_BUS_WRITER_ADDRS. With --claim and --filter the bridge asks
+    With --publish the bridge listens at this address for a control plane that names
+    it in NOETL_COMMAND_BUS_WRITER_ADDRS. With --claim and --filter the bridge asks
     upstream's feed for commands. The bridge acknowledges a command once JetStream
     has stored the command. The port has no login and no TLS: let only the control
     plane reach it. Takes every flag of `run`.

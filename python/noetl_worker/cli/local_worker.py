@@ -27,7 +27,7 @@ _RULES: Final = (
     "NOETL_WORKER_ALLOW_NAMESPACES",
     "NOETL_WORKER_UNDEFINED",
 )
-"""Environment variables that the worker of `dev` and `test` obeys too. They restrict what commands may do."""
+"""Environment variables, mostly limits on what commands may do, that the worker of `dev` and `test` obeys."""
 
 
 def local_settings(

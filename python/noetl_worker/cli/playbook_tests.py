@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from noetl_worker.authoring.dev.playbook_tests.tests_run import FinishedTest
 
 _CHECKED: Final = ("NW1", "NW201", "NW402")
-"""Codes (or prefixes of codes) of mistakes with which no test of a playbook is run, since all would fail.
+"""Codes, or prefixes of codes, of playbook mistakes that would make every test fail. So no test is run.
 
 They mean a wrong key or type, an unknown tool kind, and an arc to a missing step.
 """

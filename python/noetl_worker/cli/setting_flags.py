@@ -30,7 +30,7 @@ _NAMES: Final = {
     "worker_id": ("--worker-id", "-n"),
     "log_level": ("--log-level", "-l"),
 }
-"""Long and short flags, by settings field, of the fields that have a short flag or a differently named long flag."""
+"""Long and short flag of each settings field that has a short flag, or whose long flag differs from its name."""
 _PANELS: Final = (
     ("Settings of NATS, the stream and the durable", NatsSettings.__annotations__),
     ("Settings of tools", ToolSettings.__annotations__),
@@ -86,7 +86,7 @@ def with_setting_flags(
 
 
 def _lines_with_file(line: SettingLine) -> list[SettingLine]:
-    """Return the setting in a list. For a secret, add a setting that holds the path of a file with the secret."""
+    """Return a list of the setting and, for a secret, a second setting: the path of a file that contains the secret."""
     if not line.is_secret:
         return [line]
     meaning = f"path of a file that has what {line.variable} would"

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 class StoredRunPlane(NamedTuple):
     flags: SettingFlags
-    """Settings with which a command reaches this temporary plane: address, dialect and token."""
+    """Settings with which a CLI command reaches this temporary plane: address, dialect and token."""
     name: str
     """Id of the command, if the user gave the id of a command or event; else the execution's id."""
     command: CommandRow | None
     """The command that the user named by its id or the id of one of its events; None for the id of an execution."""
     newest_command: CommandRow | None
-    """The newest command of the execution that the user named by its id. None for another id, or without a command."""
+    """The newest command, if the user gave the id of an execution. None for any other id, or if there is no command."""
     is_interrupted: bool
     """True if the stored run was interrupted before it ended. The events of the run do not show this."""
 
@@ -37,7 +37,7 @@ class StoredRunPlane(NamedTuple):
 async def stored_run_plane(name: str) -> AsyncIterator[StoredRunPlane | None]:
     """Provide, for a `with` block, a control plane that serves the stored run of `dev` with this id.
 
-    Yield None if no stored run has the id. If the block then raises TransportError, its text also says so.
+    Yield None if no stored run has the id. A TransportError that the block then raises also mentions the missing run.
 
     Args:
         name: id of an execution, a command or an event, or `last` for the newest run.
@@ -86,7 +86,7 @@ def settings_to_ask(flags: SettingFlags, stored: StoredRunPlane | None) -> Setti
 
 
 def _find_run(name: str) -> tuple[str, Sequence[StoredRow]]:
-    """Find the stored run of `dev` that contains an id. Return the id and the run's rows, or no rows without a run.
+    """Find the stored run of `dev` that contains an id. Return the id and the run's rows (empty if no run is found).
 
     The name `last` is replaced by the id of the newest run.
     """

@@ -1,4 +1,4 @@
-"""Helpers that several CLI commands share: exit codes, the check for POSIX, durations, quiet logs, extra `local`."""
+"""Helpers that several CLI commands share: exit codes, a POSIX check, durations, quiet logs, the pip extra `local`."""
 
 from __future__ import annotations
 

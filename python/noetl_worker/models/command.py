@@ -33,7 +33,7 @@ class Command:
     """The tool's own fields. The config of a task sequence is {"tasks": [...]}."""
     input: Mapping[str, JsonValue]
     variables: Mapping[str, JsonValue]
-    """The plane's `render_context`, with `action` and `node_name` added."""
+    """Variables for templates and conditions: the plane's `render_context`, plus `action` and `node_name`."""
     cases: Sequence[JsonValue]
     meta: Mapping[str, JsonValue]
     server_url: str

@@ -13,8 +13,8 @@ from typing import Final, NoReturn
 
 
 def assert_never(value: NoReturn) -> NoReturn:
-    """Raise at the end of a `match`. Mypy refuses the call if a case is missing (`typing` has this function from Python
-    3.11 on).
+    """Raise an error after the last case of a `match`. Mypy refuses the call if a case is missing (`typing` has this
+    function from Python 3.11 on).
 
     Raises:
         AssertionError: always.

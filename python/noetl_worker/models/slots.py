@@ -1,7 +1,7 @@
 """Slots: the limit on the commands that run at the same time, and further limits for single tool kinds.
 
-A waiting command usually holds no slot. A command waits for a child execution, or for the plane to accept its outcome.
-Other commands wait for the limit of their kind, or to run alone. `Slots.window` limits how many messages the worker
+A waiting command usually holds no slot. A command may wait for a child execution, for the plane to accept its outcome,
+for the limit of its tool kind, or until no other command runs. `Slots.window` limits how many messages the worker
 pulls. `Slots.free` and the limits of the kinds decide how many commands run.
 """
 
@@ -179,8 +179,8 @@ class Slots:
             place.admitted.set_result(None)
 
     def _leave(self, place: _Waiter) -> None:
-        """Remove a command from the limit of its tool kind, both if the command still waits and if it is counted. The
-        command holds a slot afterwards."""
+        """End a command's wait for the limit of its tool kind, or no longer count the command in this limit. In both
+        cases the command holds a slot afterwards."""
         if place in self._queue:
             self._queue.remove(place)
             self.used += 1

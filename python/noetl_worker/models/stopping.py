@@ -68,8 +68,8 @@ class Stopping:
     async def sleep(
         self, seconds: float, *awaited: asyncio.Future[Any], until: StopLevel = StopLevel.GRACE_OVER
     ) -> None:
-        """Sleep for `seconds`, but only until one of the futures is done or the worker's shutdown reaches the level
-        `until`."""
+        """Sleep for `seconds`. Return sooner if one of the futures `awaited` is done, or if the worker's shutdown
+        reaches the level `until`."""
         stopped = asyncio.ensure_future(self._reached[until].wait())
         try:
             await asyncio.wait({stopped, *awaited}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

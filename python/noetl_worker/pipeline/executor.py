@@ -2,11 +2,11 @@
 
     bytes - receiving - claiming - preparing - waiting - running - deciding - reporting - answering
 
-Each stage has a package or module of its own, called from here or from `ClaimedCommand`. The message of a claimed
-command is acknowledged only after the plane has accepted the command's terminal events, or has answered that the
-command is over. A command that fails is reported by one set of terminal events. A command that lacked resources of this
-machine may be returned instead. One task runs all stages of a delivery. `stages.py` says what happens to each stage
-when the worker stops.
+`ClaimedCommand` runs the stages from `preparing` to `reporting`. The caller of `run` sends the answer
+(`delivery/settle.py`). The message of a claimed command is acknowledged only after the plane has accepted the command's
+terminal events, or has answered that the command is over. A command that fails is reported by one set of terminal
+events. A command that lacked resources of this machine may be returned instead. One task runs all stages of a delivery.
+`stages.py` says what happens to each stage when the worker stops.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Takes each delivery through all stages. A worker has one Executor and calls `run` concurrently."""
+    """Runner of all stages of each delivery. A worker has one Executor and calls `run` concurrently."""
 
     client: ControlPlaneClient
     services: WorkerServices
     pools: Pools | None = None
-    """Tells whether this worker may run the commands of a pool. None: the worker runs the commands of every pool."""
+    """The pools whose commands this worker may run; None for all pools."""
     share: ExecutionShare | None = None
-    """Limits the slots that one execution may use while other executions wait. None: no limit."""
+    """Limit on the slots that one execution may use while other executions wait; None for no limit."""
     traces: DeliveryTraces | None = None
-    """Makes the traces. None: tracing is off."""
+    """Factory of the OpenTelemetry trace of each delivery; None if tracing is off."""
 
     async def run(self, delivery: Delivery, progress: Progress | None = None) -> Disposition | None:
         """Take one delivery through the stages and return its disposition. Return None when another delivery of the

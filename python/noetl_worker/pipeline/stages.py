@@ -72,7 +72,8 @@ class Progress:
     """Monotonic time of the tool's start; 0 if the tool did not run."""
     tool_s: float = 0.0
     failure: str | None = None
-    """Kind of the command's failure, such as `timeout`. None if the command has not failed."""
+    """Kind of the error that the tool returned or the command raised, such as `timeout`. None without such an error.
+    A command with such an error may still be reported as done."""
     has_line: bool = False
     """True if the command's failure was logged. The line `command_finished` is then not logged."""
     listener: StageListener | None = None
@@ -112,7 +113,7 @@ class Progress:
         interrupt: Callable[[], None] | None = None,
         is_issuing: Callable[[], bool] | None = None,
     ) -> None:
-        """Set the stage of the delivery. If the worker is already stopping, stop the stage's work at once.
+        """Set the stage of the delivery. If `stop` was called before, act on the new stage as the module's table says.
 
         Args:
             interrupt: stops the tool that runs in this stage.
@@ -125,13 +126,14 @@ class Progress:
             self.listener.enter(stage)
 
     def stop(self) -> None:
-        """Stop the work of the present stage, because the grace period is over."""
+        """Note that the grace period is over. Act on the present stage, and on later stages, as the module's table
+        says."""
         if not self.is_stopping:
             self.is_stopping = True
             self._act()
 
     def cut(self) -> None:
-        """Cancel the task, unless JetStream is being answered: a half-sent answer would cause a redelivery."""
+        """Cancel the delivery's task, unless it is answering JetStream: a half-sent answer would cause a redelivery."""
         if self.task is not None and self.stage is not Stage.ANSWERING:
             self.is_cut = True
             self.task.cancel()

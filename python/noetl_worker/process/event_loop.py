@@ -15,8 +15,9 @@ _AGAIN_S: Final = 2.0
 """Seconds between two cancellations of a task that has not ended. A task normally ends in less time."""
 
 
-def give(waiting: deque[asyncio.Future[T]], value: T) -> bool:
-    """Set the result of the first future that is not done. Return False if all are done."""
+def wake_first(waiting: deque[asyncio.Future[T]], value: T) -> bool:
+    """Set the result of the first future in a queue that is not done, and drop the futures up to this one. Return False
+    if all futures were done."""
     while waiting:
         place = waiting.popleft()
         if not place.done():

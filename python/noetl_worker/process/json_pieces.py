@@ -141,8 +141,8 @@ class _PieceReader:
                 raise ValueError(f"expected a comma or a closing bracket, at byte {at - 1}")
 
     def _member(self, at: int, depth: int, *, is_object: bool) -> tuple[Any, int]:
-        """Parse the list item or object member at byte `at`. Return it and the position after it. A list item comes as
-        a tuple of one item, an object member as a dict of one member."""
+        """Parse the list item or object member at byte `at`. Return a tuple with only this item, or a dict with only
+        this member, and the position after the item or member."""
         at = self.skip_space(at)
         if not is_object:
             value, end = self.value(at, depth)

@@ -16,13 +16,14 @@ from noetl_worker.errors import ToolError
 __all__ = ["MOST_OF_ONE", "room"]
 
 MOST_OF_ONE: Final = 512 << 20
-"""Largest memory of one owner (`take`), in bytes. `MOST_OF_ONE` plus `_MOST` is below 1 GiB, the memory limit of the
-Helm chart."""
+"""Largest memory, in bytes, that one owner, such as a running tool, can take from the budget. `MOST_OF_ONE` plus
+`_MOST` is below 1 GiB, the memory limit of the Helm chart."""
 _MOST: Final = 256 << 20
-"""Budget in bytes for all owners (`take`) together. Once the budget is used up, only the owner that took memory first
-gets more."""
+"""Budget in bytes for all owners, such as running tools, together. Once the budget is used up, only the owner that took
+memory first gets more."""
 _FREE: Final = 1 << 20
-"""Bytes that each owner (`take`) gets without waiting, so that an ordinary answer does not wait for a large one."""
+"""Bytes that each owner, such as a running tool, gets without waiting. So an ordinary answer of a server does not wait
+for memory that a large answer has taken."""
 
 
 class Room:

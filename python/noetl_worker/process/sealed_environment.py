@@ -30,14 +30,15 @@ _MORE: Final = "NOETL_WORKER_ENVIRONMENT_KEPT"
 """Setting with the names of further variables that stay in the environment block."""
 _VISIBLE: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV"})
 _VISIBLE_PREFIXES: Final = ("LC_", "LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES", "COVERAGE_")
-"""Prefixes of variables that the loader, the C library and the interpreter read before any code of ours runs."""
+"""Prefixes of variables that stay in the environment block, because the loader, the C library and the interpreter read
+them before any code of ours runs."""
 _END: Final = b"\0\0"
-"""Bytes that end the list of variables. If they are missing, the list was cut off."""
+"""Bytes at the end of the variables that a process receives. If these bytes are missing, some variables are missing."""
 
 
 def is_handed_over() -> bool:
-    """Return True if this process was started without its variables. Such a process hides its memory and then calls
-    `take`."""
+    """Return True if this process was started without its environment variables. Such a process hides its memory and
+    then receives its variables (`take`)."""
     return VARIABLE in os.environ
 
 
@@ -65,7 +66,8 @@ def take() -> None:
 
 
 def begin(arguments: Sequence[str]) -> None:
-    """Start this process again without its variables, if it is to run a worker on Linux and isolation is on.
+    """Replace this process by a new start of the same program without most environment variables. The new process reads
+    them from a sealed file. Do nothing unless this process is to run a worker on Linux with isolation on.
 
     Args:
         arguments: the command line's arguments.

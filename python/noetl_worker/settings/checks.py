@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from noetl_worker.errors import SettingsError
 from noetl_worker.settings.model import Settings
 from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
-from noetl_worker.settings.sources import Given
+from noetl_worker.settings.sources import GivenText
 from noetl_worker.settings.tools import find_family
 
 
-def check_families(given: Mapping[str, Given]) -> None:
+def check_families(given: Mapping[str, GivenText]) -> None:
     """Check the values of variables with a name part chosen by the user, such as NOETL_SECRET_<NAME> (FAMILIES). All
     other variables are checked when they are parsed."""
     for variable, found in given.items():

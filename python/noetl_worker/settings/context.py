@@ -30,7 +30,9 @@ the start."""
 
 
 def context_texts(name: str, environment: Mapping[str, str], given: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Return the path of a NATS context's file, and the settings that no other source sets (text by variable name).
+    """Return the path of a NATS context's file, and the settings in this file that no other source sets.
+
+    The settings come as a dict of texts by variable name.
 
     Args:
         name: name of the context, or path of its file.

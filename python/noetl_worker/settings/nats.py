@@ -17,7 +17,8 @@ NO_POOL: Final = "legacy"
 NATS_SUBJECT itself."""
 SYSTEM_POOL: Final = "system"
 """Pool of the control planes' own commands: wasm plug-ins (`__orchestrate__`, run by default on the Rust plane 3.54.0)
-and playbooks below `system/` (both planes' source). A worker serves this pool only if its settings name the pool."""
+and playbooks whose path begins with `system/` (read in both planes' source). A worker serves this pool only if its
+settings name the pool."""
 
 
 def read_pool(subject: str, base: str) -> str:

@@ -14,7 +14,8 @@ KUBERNETES_PARTS: Final = ("namespaces", "service-accounts", "secrets")
 
 
 def patterns_by_name(text: str) -> Patterns | None:
-    """Parse `etl/*=pg-*,s3;web=pg-web` as {"etl/*": ("pg-*", "s3"), "web": ("pg-web",)}. An empty text is None."""
+    """Parse an allow-list: `etl/*=pg-*,s3;web=pg-web` gives {"etl/*": ("pg-*", "s3"), "web": ("pg-web",)}. Return None
+    for an empty text."""
     entries = [entry.partition("=") for entry in text.strip().removesuffix(";").split(";")]
     found = {name.strip(): values.texts(patterns) for name, _, patterns in entries}
     if not text.strip():

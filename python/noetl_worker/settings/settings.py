@@ -14,7 +14,7 @@ from typing import Final
 from noetl_worker.settings.checks import check_families, check_together
 from noetl_worker.settings.line import FILE_SUFFIX, setting_lines
 from noetl_worker.settings.model import Settings
-from noetl_worker.settings.sources import Given, given_texts
+from noetl_worker.settings.sources import GivenText, given_texts
 from noetl_worker.settings.tools import ToolSettings, find_family
 from noetl_worker.settings.values import Secret
 
@@ -37,7 +37,7 @@ class SettingsReading:
     """The settings, and the source of each setting that is not a default."""
 
     settings: Settings
-    given: Mapping[str, Given]
+    given: Mapping[str, GivenText]
     """Text and source of each variable that is set, including variables such as NOETL_SECRET_<NAME>."""
 
 

@@ -31,7 +31,8 @@ _LEAST_ALIKE_IF_SHARED: Final = 0.93
 _SERVICE_VARIABLE: Final = re.compile(
     r"NOETL_WORKER_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-"""Pattern of the variables that Kubernetes sets in each pod for a service `noetl-worker` or `noetl-worker-...`."""
+"""Pattern of the variables that Kubernetes sets in each pod for a service `noetl-worker` or `noetl-worker-...`. These
+variables are not reported as unknown settings."""
 GONE: Final[Mapping[str, str]] = {
     "NOETL_WORKER_ALLOW_OVERRIDE": "a plug-in replaces no built-in kind; give its tool a kind of its own",
     "NOETL_WORKER_DEAD_LETTER_SUBJECT": "dead letters are kept on noetl.dead_letters; move the old ones to a stream "
@@ -43,7 +44,7 @@ GONE: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class GivenText:
     """The value that a source, such as a flag or the environment, gives for a setting, as unparsed text."""
 
     text: str
@@ -60,7 +61,7 @@ class _Source:
     texts: Mapping[str, str]
     file: str = ""
 
-    def find(self, line: SettingLine) -> Given | None:
+    def find(self, line: SettingLine) -> GivenText | None:
         """Return the text that this source has for a setting, or None. The source may have the setting's variable, an
         alias, or for a secret the path of a file.
 
@@ -74,18 +75,18 @@ class _Source:
             return given
         if given is not None:
             raise SettingsError(named, self.texts[named], f"set it or {line.variable}, not both ({self.name})")
-        return Given(_content(named, self.texts[named]), f"{self.name} ({named})", self.texts[named].strip())
+        return GivenText(_content(named, self.texts[named]), f"{self.name} ({named})", self.texts[named].strip())
 
     def _has(self, name: str) -> bool:
         return name in self.texts and bool(self.texts[name].strip() or name in EMPTY_MEANS_OFF)
 
-    def _given(self, line: SettingLine, name: str) -> Given:
-        return Given(self.texts[name], self.name if name == line.variable else f"{self.name} ({name})", self.file)
+    def _given(self, line: SettingLine, name: str) -> GivenText:
+        return GivenText(self.texts[name], self.name if name == line.variable else f"{self.name} ({name})", self.file)
 
 
 def given_texts(
     lines: Iterable[SettingLine], environment: Mapping[str, str], flags: Mapping[str, str | None], dotenv: Path
-) -> dict[str, Given]:
+) -> dict[str, GivenText]:
     """Return the text of each setting that a source sets, by variable. Variables such as NOETL_SECRET_<NAME>
     (`tools.py`) are included.
 
@@ -114,7 +115,7 @@ def given_texts(
     if (context := found.get("NATS_CONTEXT")) is not None:
         name = context.text.strip()
         file, texts = context_texts(name, environment, {variable: given.text for variable, given in found.items()})
-        found |= {variable: Given(text, f"NATS context {name}", file) for variable, text in texts.items()}
+        found |= {variable: GivenText(text, f"NATS context {name}", file) for variable, text in texts.items()}
     return found
 
 
@@ -156,7 +157,7 @@ def _dotenv_texts(path: Path) -> dict[str, str]:
         raise SettingsError(".env", str(path), f"a file of text that can be read ({_reason(error)}), or none") from None
 
 
-def _first(line: SettingLine, sources: Iterable[_Source]) -> Given | None:
+def _first(line: SettingLine, sources: Iterable[_Source]) -> GivenText | None:
     return next((given for source in sources if (given := source.find(line)) is not None), None)
 
 

@@ -44,8 +44,8 @@ embedded JSON is parsed and written again, which is slower."""
 _ESCAPE_CHARS: Final = 6
 """Length of an escaped UTF-16 code unit, in characters: `\\u` and four digits."""
 _MEMORY_OF: Final = {b"[": 250, b"{": 250, b":": 100, b",": 32, b'"': 28}
-"""Approximate bytes of memory in CPython for each of these characters in JSON: the value, key or element that goes with
-the character. The bytes of strings are counted separately. Lists and objects count double, because the garbage
+"""Approximate bytes of memory in CPython that each of these JSON characters stands for, such as a list for `[` or a
+dict's entry for `:`. The bytes of strings are counted separately. Lists and objects count double, because the garbage
 collector stops all threads while it visits them."""
 _AT_ONCE: Final = 16 << 20
 """Most bytes of memory, for JSON and its values together, that one call of the parser may take: 20 ms of work. Larger

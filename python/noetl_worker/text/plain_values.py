@@ -18,7 +18,8 @@ from enum import Enum
 from typing import Any
 
 MAX_DEPTH = 254
-"""Largest depth of nested containers: orjson's own limit."""
+"""Largest depth of nested containers that `plain` converts, the same as orjson's limit. A deeper container is replaced
+by a text."""
 _HALF_OF_PAIR = re.compile("[\ud800-\udfff]")
 TEXTS: dict[type, Callable[[Any], Any]] = {}
 """Parser for each type whose values wrap JSON text. `json_text.py` adds the type that its function `embed` returns."""

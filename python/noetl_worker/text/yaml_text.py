@@ -96,7 +96,7 @@ def _check_nodes(text: str) -> None:
 def _check_aliases(root: yaml.Node) -> None:
     """Check that no alias contains itself and that aliases do not make too many values.
 
-    Each node is visited once. A node's size counts a descendant once for each alias that names the descendant.
+    Each node is visited once. A node's size is the number of its values once each alias is replaced by a copy.
 
     Raises:
         ConstructorError: a check fails.
@@ -178,7 +178,7 @@ def error_reason(error: Exception) -> str:
 
 
 def error_place(error: UnicodeEncodeError) -> tuple[int, int]:
-    """Return the line and the column, both counted from 1, of the first character that UTF-8 cannot encode."""
+    """Return the line and the column, counted from 1, of the character at which encoding a text as UTF-8 failed."""
     before = error.object[: error.start]
     return before.count("\n") + 1, error.start - before.rfind("\n")
 

@@ -145,7 +145,7 @@ class Stop:
         """Set the reason, and so request that the tool stops.
 
         Args:
-            reason: one of timeout, cancelled, shutdown. The first one stays.
+            reason: one of timeout, cancelled, shutdown. A later reason does not replace the first reason.
         """
         if self.reason is None:
             self.reason = reason

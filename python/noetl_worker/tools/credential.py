@@ -71,8 +71,8 @@ def first_given(found: Mapping[str, Any], names: Sequence[str]) -> Any:
 def given_values(fields: Any, found: Mapping[str, Any], table: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return name -> value for the connection settings named in `table`.
 
-    The attribute of `fields`, the tool's config, takes precedence. The alternative is a value in the credential `found`
-    under a spelling that `table` lists. Names without a value are left out.
+    A value in the tool's config `fields` takes precedence. Otherwise the value comes from the credential `found`, under
+    one of the credential's field names that `table` lists for the setting. Settings without a value are left out.
     """
     own = {name: getattr(fields, name, None) for name in table}
     values = {name: first_given(found, table[name]) if value is None else value for name, value in own.items()}

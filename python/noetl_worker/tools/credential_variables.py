@@ -65,11 +65,11 @@ class Granted:
 
 
 async def granted(auth: str | Mapping[str, Any] | None, context: ToolContext, *, by_descriptor: bool) -> Granted:
-    """Fetch the credentials of `auth`, and return the variables and files for the code.
+    """Fetch the credentials that `auth` names. Return the variables, files and credentials for a `python` step's code.
 
     Args:
         auth: an alias; an object {"key": alias, "service": "gcs"}; or a map of names to aliases or such objects.
-        by_descriptor: put secrets that a program can read from a file into `files`, not into `env`.
+        by_descriptor: True to give a PostgreSQL password as a file (PGPASSFILE), not as the variable PGPASSWORD.
 
     Raises:
         CredentialError: an alias that cannot be resolved.
@@ -114,8 +114,8 @@ def _entries(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
 def _alias(name: str, entry: Any) -> tuple[str | None, str]:
     """Return the alias of the credential to fetch (None if the entry has the values itself), and the service's name.
 
-    `key` is an alias even without `source`, because NoETL's example playbooks write it so. So an entry cannot have a
-    credential value named `key`.
+    `key` is an alias even if `source: credential` is missing, because NoETL's example playbooks omit `source`. So an
+    entry that has the values itself cannot have a value named `key`.
     """
     where = ConfigPlace("python", f"auth: {name!r}", f"auth.{name}")
     if not isinstance(entry, Mapping):

@@ -22,7 +22,8 @@ _UNITS: Final = {None: 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "secs": 1.0, "m":
 
 
 def seconds(value: JsonValue, field: str, tool: str) -> float:
-    """Convert 30, 1.5, "30", "30s", "500ms", "2m" or "1h" to seconds. ConfigurationError names `tool` and `field`."""
+    """Convert 30, 1.5, "30", "30s", "500ms", "2m" or "1h" to seconds. Raise ConfigurationError for any other value; the
+    error names `tool` and `field`."""
     number = math.nan
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         number = float(value)

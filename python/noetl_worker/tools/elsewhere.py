@@ -17,4 +17,4 @@ INSTEAD: Final[Mapping[str, str]] = {
     "provider": "call the cloud's API with the http tool (auth type gcp_adc), or its command line with shell",
     "wasm": "use the rhai or python tool",
 }
-"""Kind -> what to write in a playbook instead."""
+"""Kind that this worker does not run -> advice for the playbook's author: what to write instead."""

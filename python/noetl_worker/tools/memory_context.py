@@ -126,7 +126,7 @@ def tool_context(
         overrides: any other field of ToolContext or of its groups (execution_id, step, timeout_s, input, logger, ...).
 
     Raises:
-        TypeError: an override is no such field; the message lists the fields.
+        TypeError: an override is not a field of ToolContext or of its groups; the message lists the fields.
     """
     metadata = {name: overrides[name] for name in _METADATA if name in overrides}
     scope: dict[str, JsonValue] = {**(variables or {}), **metadata}

@@ -59,7 +59,8 @@ class ConfigPlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """The `then` of a rule. `attempts` counts every execution of the task, including the first."""
+    """The `then` of a policy rule: what to do after a task, such as `retry` or `jump`. `attempts` counts every
+    execution of the task, including the first."""
 
     do: str = "continue"
     attempts: int = _ATTEMPTS

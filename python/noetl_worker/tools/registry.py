@@ -329,7 +329,8 @@ class Registry:
         return Checked(config, tuple(warnings), raw["timeout"], 0.0 if needed is None else needed(config))
 
     def fields_of(self, kind: str) -> frozenset[str]:
-        """Return the fields of a kind's config, by their own names. Raises UnknownTool.
+        """Return the names of the fields that a playbook can give in a kind's config, without other spellings. Raises
+        UnknownTool.
 
         Args:
             kind: a kind or an alias.

@@ -84,9 +84,9 @@ class Deliveries:
         """Let commands finish within the drain time, then interrupt the other commands and return their messages.
         Return True if a command was interrupted.
 
-        A report in whose request the plane issues the next commands may last until the worker gets a second stop
-        signal. If all commands finish, the drain also waits within the drain time for batches that a plane has accepted
-        and not processed.
+        A request that reports an outcome may last longer if the plane is issuing the next commands inside the request:
+        until the worker gets a second stop signal. If all commands finish, the drain also waits within the drain time
+        for batches that a plane has accepted and not processed.
         """
         puller.pause(True)  # the subscription stays, so that messages of an open pull are returned at once
         log.info("draining", in_flight=len(self.tasks), timeout_s=self._drain_timeout_s)
@@ -97,7 +97,9 @@ class Deliveries:
                 break
         tasks, issuing = self.running(), self._issuing()
         if tasks:
-            log.warning("cancelling", in_flight=len(tasks), ends_with_the_plane=len(issuing), advice=_CANCEL_ADVICE)
+            log.warning(
+                "commands_cancelled", in_flight=len(tasks), waiting_for_plane=len(issuing), advice=_CANCEL_ADVICE
+            )
             self._stopping.reach(StopLevel.GRACE_OVER)
             for progress in list(self.tasks.values()):
                 progress.stop()

@@ -27,8 +27,8 @@ _ANY: Final = ("0.0.0.0", "::", "[::]", "")
 
 @contextmanager
 def announced(directory: Path, address: str | None) -> Iterator[None]:
-    """Have a file named `address` (HOST:PORT) in `directory` while the block is open. If the file cannot be created, go
-    on without the file."""
+    """Have a file named `address` (HOST:PORT) in `directory` while the block is open, so that `top` and `why` find this
+    worker's probes. If the file cannot be created, go on without the file."""
     path: Path | None = None
     if address is not None:
         with suppress(OSError, AttributeError):  # AttributeError: files have no owner on Windows

@@ -45,7 +45,7 @@ from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.remote.jetstream.ack_watch import AckWatch
 from noetl_worker.remote.jetstream.bridge_mark import find_mark
 from noetl_worker.remote.jetstream.connection import Connection
-from noetl_worker.remote.jetstream.consumer import Durable, ensure_again, look
+from noetl_worker.remote.jetstream.consumer import Durable, check_durable, ensure_again
 from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.remote.jetstream.puller import Puller
 from noetl_worker.remote.jetstream.start_notes import StartNotes
@@ -273,8 +273,8 @@ class Worker:
         return self.puller.last_progress if self.puller is not None else time.monotonic()
 
     async def _has_bridge(self) -> bool:
-        """Return whether the command stream has the mark of a bridge, the program that fills the stream for a plane
-        without NATS. Raise JetStreamError if JetStream does not answer."""
+        """Return whether the command stream is marked as filled by a bridge, a program that publishes the commands of a
+        plane without NATS. Raise JetStreamError if JetStream does not answer."""
         return self.connection is not None and await find_mark(self.connection, self.settings) is not None
 
     def _pause_for_auth(self) -> None:
@@ -330,8 +330,8 @@ class Worker:
             if self._adoption is not None:
                 self._adoption.adopt()
             try:
-                await acks.look(durable)
-                seen = await look(connection.client, durable, self.settings)
+                await acks.check(durable)
+                seen = await check_durable(connection.client, durable, self.settings)
             except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:
                 if connection.is_connected and (line := lag_trouble.note_failure(repr(error))) is not None:
                     log.warning("lag_unknown", advice=_LAG_ADVICE, **line)

@@ -102,7 +102,7 @@ def _leave(code: int) -> NoReturn:
 def _calm_the_collector() -> None:
     """Exclude all loaded objects from garbage collection, and collect less often.
 
-    A collection before the freeze would add 40 ms to the start and free half a megabyte. A command makes some hundred
+    A collection before `gc.freeze` would add 40 ms to the start and free half a megabyte. A command makes some hundred
     containers and no reference cycles. With the interpreter's default thresholds (700, 10, 10) the collector took a
     sixth of the time of a fast command. Only the worker's own process may change this, not a library.
     """

@@ -8,9 +8,9 @@ differs-from-upstream:
 
 | what | the real plane | here |
 |---|---|---|
-| end after one step or a list of tasks (Python) | no last event, status is guessed | no last event, COMPLETED |
+| end after one step or a list of tasks (Python) | no last event, plane guesses status | no last event, COMPLETED |
 | templates | each plane's own engine | ours, with each plane's rules (`rendering`) |
-| single events `call.done`, then `command.completed` (Python v4.0.0) | steps run, but no end | execution ends |
+| `call.done`, then `command.completed`, unbatched (Python v4.0.0) | steps run, execution never ends | execution ends |
 | a parallel loop with a failed item (Python) | stays open, with `failed: true` | ends FAILED after its last item |
 | `cases` of a step or tool | rendered with everything else, or dropped | reach the worker as written |
 | simultaneous claims (Python) | two workers may both get 200 | only one worker gets 200 |

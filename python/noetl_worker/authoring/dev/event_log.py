@@ -27,7 +27,7 @@ class CommandRow(NamedTuple):
     context: bytes
     meta: bytes
     status: str
-    """PENDING, CLAIMED, RUNNING, COMPLETED, FAILED or CANCELLED."""
+    """State of the command: PENDING, CLAIMED, RUNNING, COMPLETED, FAILED or CANCELLED."""
     worker_id: str | None
     issued_at: float
     claimed_at: float | None

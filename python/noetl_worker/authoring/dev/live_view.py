@@ -76,7 +76,7 @@ class Happening:
     """The start or the end of a command, for a view to show."""
 
     word: str
-    """`started`, `done` or `failed`."""
+    """Word to show for the start or end of the command: `started`, `done` or `failed`."""
     run: StepRun
     about: About
     seconds: float | None = None

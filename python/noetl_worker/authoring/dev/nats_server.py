@@ -206,7 +206,7 @@ class CommandStream:
         self._client: Client | None = None
 
     async def open(self) -> None:
-        """Connect. Create the stream with `<subject>` and `<subject>.>`, or add missing subjects to an existing one."""
+        """Connect to NATS. Create the stream with subjects `<subject>` and `<subject>.>`, or add missing subjects."""
         self._client = Client()
         await self._client.connect(
             self._url,
@@ -237,7 +237,8 @@ class CommandStream:
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> bool:
         """Publish pairs of subject and body. Return False if the connection is missing or breaks.
 
-        After False the reaper publishes all messages again, so some messages may arrive twice, as from a real plane.
+        After False, the plane's `Reaper` publishes all messages again later. So some messages may arrive twice, as from
+        a real plane.
         """
         client = self._client
         if client is None or not client.is_connected:

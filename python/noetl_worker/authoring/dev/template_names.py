@@ -126,7 +126,7 @@ def _chains(node: nodes.Node, *, may_be_missing: bool) -> Iterator[Chain]:
 def _asked(node: nodes.Node, *, may_be_missing: bool) -> tuple[nodes.Node | None, bool]:
     """Return the operand of a filter, test, `or` or inline `if`, and whether its names may have no value.
 
-    Such a node may give a default for the operand, or test it. Return (None, False) for any other node.
+    Names may have no value if the node gives a default or only tests them. Return (None, False) for any other node.
     """
     if isinstance(node, nodes.Filter):
         return node.node, may_be_missing or node.name in _GIVES_WAY

@@ -45,7 +45,7 @@ class Inspected:
     idle: list[range] = field(default_factory=list)
     """Line ranges that never run, such as a workbook entry that no step uses. A mistake there is only a warning."""
     refused_by: dict[Mistake, set[str]] = field(default_factory=dict)
-    """Names of the planes that refuse the playbook because of a mistake, by mistake."""
+    """Mapping from a mistake to the names of the planes that refuse the playbook because of the mistake."""
     refusers: set[str] = field(default_factory=set)
     """Names of the planes that refuse the playbook, for whatever mistake."""
 

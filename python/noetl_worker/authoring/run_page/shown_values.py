@@ -15,7 +15,7 @@ MOST_CHARS: Final = 20_000
 """Largest number of characters shown of one value. A page with a thousand values of 100 kB would open slowly."""
 _LEAST_CHARS: Final = 1_000
 _ALL_CHARS: Final = 40_000_000
-"""Approximate limit for the characters of all values on one execution page. With many commands, each gets fewer."""
+"""Approximate limit for the characters of all values on one execution page, divided equally among the commands."""
 _TEXTS_OF_COMMAND: Final = 3
 ShownText: TypeAlias = list[Any]
 """A value on the execution page: [title, text], or [title, text, original length] if the text was shortened."""

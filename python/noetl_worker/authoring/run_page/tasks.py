@@ -76,7 +76,7 @@ def _rendered(value: JsonValue, names: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def passed_failure(tries: object) -> str:
-    """Return `<task>: <error>` for the last failed task that a policy tolerated; "" if no task failed so.
+    """Return `<task>: <error>` for the last failed task that a policy tolerated; "" without such a task.
 
     Only the newest attempt of each task counts.
 

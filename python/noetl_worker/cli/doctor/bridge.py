@@ -23,9 +23,9 @@ _SERVER_SETTINGS: Final = (
 
 
 async def examine(client: ControlPlaneClient, settings: Settings) -> list[Finding]:
-    """Return findings about the bridge of a plane without NATS: whether it is known in the stream, and ready.
+    """Return findings about the bridge of a plane without NATS: whether the stream names a bridge, and its readiness.
 
-    The last finding is always a warning with the plane's settings that only an operator can check.
+    If the stream names a bridge, the last finding is a warning with plane settings that only an operator can check.
     """
     try:
         async with connected(settings, "noetl-worker doctor") as connection:

@@ -140,7 +140,7 @@ async def try_rest(connection: Connection, settings: Settings, stream: str, kept
 
 
 def mark_if_fatal(finding: Finding, *, has_stream: bool, has_durable: bool) -> Finding:
-    """Raise a finding about a missing permission to WRONG if a worker would not start; else return it unchanged.
+    """Return a finding about a missing permission, with the state WRONG if a worker would not start.
 
     A worker does not start if its stream or durable is missing and this login may not create it.
     """

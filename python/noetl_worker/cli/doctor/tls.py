@@ -25,7 +25,7 @@ _WANTED: Final = "a chain that is valid for two weeks and more"
 _TWO_WEEKS: Final = "two weeks and more"
 _EXPIRED: Final = 10
 _HOSTNAME: Final = 62
-"""OpenSSL's verify codes: 10 for an expired certificate, 62 for a wrong host name, 64 for a wrong IP address."""
+"""OpenSSL's verify code for a wrong host name. The code 10 means an expired certificate, 64 a wrong IP address."""
 
 
 def examine_own_files(settings: Settings) -> list[Finding]:
@@ -37,7 +37,7 @@ def examine_own_files(settings: Settings) -> list[Finding]:
 
 
 async def examine_nats(settings: Settings) -> list[Finding]:
-    """Check every server of NATS_URL that speaks TLS."""
+    """Return a finding about the TLS certificate of each server in NATS_URL that offers TLS or must offer it."""
     findings = []
     for server in settings.nats_servers:
         parts = urlsplit(server)
@@ -62,7 +62,7 @@ async def examine_plane(settings: Settings) -> list[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Protocol:
-    """The protocol, NATS or HTTP, over which a server's TLS certificate is read, and its differences."""
+    """Data for reading a server's TLS certificate over one protocol, NATS or HTTP."""
 
     begin: Callable[[socket.socket], bool]
     """Function that exchanges the protocol's bytes before the TLS handshake. Returns True if the server offers TLS."""

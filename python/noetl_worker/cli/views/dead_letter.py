@@ -24,7 +24,7 @@ REASONS: Final = tuple(kind.value for kind in DispositionKind if kind.answer is 
 """The kinds of dead letters, by which the flag `--reason` selects them."""
 _IDS: Final = ("execution_id", "command_id", "step")
 _MESSAGE: Final = ("notification", "text", "message")
-"""Names of the output field with the original message: parsed notification, other text, another program's message."""
+"""Possible names of the output field with the original message. How far the message can be parsed decides the name."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ _ASSIGNED: Final = (range(0x40000), range(0xE0000, 0xE1000))
 _PRIVATE_PLANES: Final[Ranges] = [(0xF0000, 0xFFFFD), (0x100000, 0x10FFFD)]
 _CASED_BESIDE_LETTERS: Final[Ranges] = [(0x345, 0x345), (0x2160, 0x217F), (0x24B6, 0x24E9)]
 _FOLDED_ALIKE: Final = {0x1FD3: 0x390, 0x1FE3: 0x3B0, 0xFB05: 0xFB06}
-"""Code points that equal another under case-insensitive matching, though Python's `casefold` differs: key equals value.
+"""Code points (key and value) that match regardless of case, although Python's `casefold` gives different results.
 """
 _POSIX_CLASS: Final = re.compile(r"\[:(\^?)([a-z]+):\]")
 _CATEGORIES: Final = (

@@ -1,8 +1,8 @@
 """Preparation of a tool's result for an event: redact it, measure it, and make a preview if it is too large.
 
 The preview is small enough for every event and has the structure of the result: objects stay objects, arrays keep
-their first element, strings their first 512 bytes. `_truncated` shows that something was left out. Beside it is the
-original number of `_keys` (of an object), `_count` (of array elements) or `_len` (bytes of a string).
+their first element, strings their first 512 bytes. `_truncated` shows that something was left out. The key `_keys`,
+`_count` or `_len` beside `_truncated` has the original number of keys, array elements or bytes of a string.
 
 Rust counterpart: rust/engine/src/fit.rs.
 """

@@ -1,6 +1,6 @@
 """Redaction of secrets before they leave the worker: by key, by known value, by the shape of a credential.
 
-Twin: rust/engine/src/redact.rs.
+Rust counterpart: rust/engine/src/redact.rs.
 
 A key names a secret only by a whole word: the values of `author`, `concert` and `max_tokens` are kept. References stay
 usable: inside a reference, only a string that equals a known secret is replaced (noetl#626). Redacting twice gives the

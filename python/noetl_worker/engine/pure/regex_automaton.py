@@ -1,10 +1,10 @@
 """The search of a text for a regular expression, in linear time. The search follows all paths through the pattern's
 code at once.
 
-Twin: the `regex` crate's search. A state is the set of code positions that are reachable after the characters read so
-far. The search creates a state when it first reaches the state, in at most one pass over the code. Each later visit
-costs one look-up. A pattern can have exponentially many states, so the automaton deletes all states above a limit
-(`KEPT`). This bounds the memory; `STEPS` bounds the work of one search.
+Rust counterpart: the `regex` crate's search. A state is the set of code positions that are reachable after the
+characters read so far. The search creates a state when it first reaches the state, in at most one pass over the code.
+Each later visit costs one look-up. A pattern can have exponentially many states. So the automaton deletes all states
+when they exceed a limit (`KEPT`). This bounds the memory; `STEPS` bounds the work of one search.
 """
 
 from __future__ import annotations

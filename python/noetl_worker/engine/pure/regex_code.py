@@ -1,10 +1,10 @@
 """The instructions of a regular expression, built from pieces, and an estimate of the compiled size in the `regex`
 crate.
 
-Twin: the NFA compiler of the `regex` crate. Jumps are relative, so a counted repetition is copies of one piece. `size`
-is the size in bytes of the crate's reverse program plus captures. The crate has a forward and a reverse program, and
-the reverse program is larger for classes beyond ASCII. `size` may be wrong by some per cent, because the crate knows
-newer characters than an older Python.
+Rust counterpart: the NFA compiler of the `regex` crate. Jumps are relative, so a counted repetition consists of copies
+of one piece. `size` is the size in bytes of the crate's reverse program plus captures. The crate has a forward and a
+reverse program, and the reverse program is larger for classes beyond ASCII. `size` may be wrong by some per cent,
+because the crate knows newer characters than an older Python.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The parser of Rust's regular-expression dialect. It refuses every pattern that the Rust crate refuses.
 
-Twin: the parser of the `regex` crate. Conditions only ask whether a pattern matches, so groups do not capture and
-greediness does not matter. The two engines differ in the rows below; `regex_unsupported` is an error code:
+Rust counterpart: the parser of the `regex` crate. Conditions only ask whether a pattern matches, so groups do not
+capture and greediness does not matter. The two engines differ in the rows below; `regex_unsupported` is an error code:
 
-| pattern or input                                     | Rust engine      | here                         |
+| pattern or input                                     | Rust engine      | Python engine (this module)  |
 |------------------------------------------------------|------------------|------------------------------|
 | script and other named properties (`\\p{Greek}`)      | known ones match | `regex_unsupported`          |
 | `(?R)` CRLF mode, `(?-u)`, `\\b{start-half}`          | supported        | `regex_unsupported`          |

@@ -1,4 +1,7 @@
-"""The secrets that one engine call redacts, and the search for them in texts. Twin: rust/engine/src/secrets.rs."""
+"""The secrets that one engine call redacts, and the search for these secrets in texts.
+
+Rust counterpart: rust/engine/src/secrets.rs.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,8 @@ _LONGEST_ESCAPE: Final = 14
 _REFERENCE: Final = "noetl://"
 """Beginning of a reference to a value in the plane's store."""
 _LONGEST_REFERENCE: Final = 1024
-"""Number of characters before a secret in which the beginning of a reference is searched for."""
+"""Number of characters before a found secret that are searched for the beginning of a reference. A secret inside a
+reference is not replaced."""
 _ENDS_REFERENCE: Final = re.compile(r"[^!-~]|[\"'<>\\]")
 
 

@@ -3,7 +3,7 @@
 Each line with a part of such a secret is treated as a secret too. Other encodings are not covered, because their number
 is unlimited: words of several bytes (`od -x`), `od -c`, base64 in lines under 40 characters.
 
-Twin: rust/engine/src/wrapped.rs.
+Rust counterpart: rust/engine/src/wrapped.rs.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ def match_cases(
     Args:
         cases: in playbook order, as `[{"when": [Condition], "then": CaseAction}]`: a Python list, or JSON bytes.
             Anything but a list counts as no cases.
-        variables: values by name, for a condition whose left side has no template marks (`left: count`). The tool's
-            result is not a variable.
+        variables: values by name, for a condition whose left side has no template marks (`left: count`). They do not
+            include the tool's result, which such a left side can read from `data`.
         data: the tool's `data` (not its envelope); None when the tool returned none.
         render: renders one side of a condition (a template, or a JSON value with templates) to a JSON value. Templates
             should see the tool's data as `result`. A side is rendered only when needed, the left side first.
@@ -55,7 +55,7 @@ def match_cases(
         ConditionError: a condition cannot be evaluated. The text, `case` and `condition` tell which condition. Codes:
             `not_a_number`, `not_numeric`, `invalid_regex`, `regex_unsupported`, `template`.
 
-    Source: protocol/conditions.md#cases; vectors C001-C155, K01-K40. This function has no twin in Rust.
+    Source: protocol/conditions.md#cases; vectors C001-C155, K01-K40. This function has no Rust counterpart.
     """
     table = compile_cases(cases)
     if len(table) == 0:

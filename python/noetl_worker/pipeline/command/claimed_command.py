@@ -122,13 +122,12 @@ class ClaimedCommand:
         the command's id as text (protocol/notification.md#message)."""
 
     async def _possible_starts(self, noted: int) -> int:
-        """Return how often the command may have started before. The recorded number `noted` is only an upper bound,
-        because other programs may write false notes.
+        """Return how many of the noted starts can be real. Other programs may write false notes.
 
-        Each earlier delivery of this message may have started the command once. The first delivery of a message writes
-        no note, unless the message is a copy: a message that the Python plane published for a command of a dead worker.
-        Before the copy, deliveries of other messages may have started the command too. For a copy, the limit is
-        therefore the number of earlier claims that the plane has recorded, if this number is larger.
+        Each earlier delivery of this message may have noted one start. Only the first delivery notes none, unless the
+        message is a copy: a message that the Python plane published for a command of a dead worker. For a copy,
+        deliveries of other messages may have noted starts too. So for a copy, the limit is the number of earlier claims
+        that the plane has recorded, if it is larger than the number of earlier deliveries.
 
         Args:
             noted: number of starts recorded in `StartNotes`.
@@ -150,9 +149,12 @@ class ClaimedCommand:
         return min(noted, max(earlier, claims - 1))
 
     async def run(self) -> Disposition:
-        """Run the tool, match the cases, and report the outcome. Return the disposition: the answer for JetStream. If
-        the worker stops before the outcome is reported, this answer is a nak, which returns the command. If no worker
-        could claim the command again, a failure is reported instead."""
+        """Run the tool, match the cases, and report the outcome. Return the disposition: the answer for JetStream.
+
+        If the worker stops before the stage `reporting`, return the nak that returns the command. If no worker could
+        claim the command again, report a failure instead. If the worker stops during `reporting`, return a nak in any
+        case: the outbox has the outcome.
+        """
         progress = self.progress
         try:
             try:
@@ -258,7 +260,7 @@ class ClaimedCommand:
             return await self._run_tool(dispatch)
 
     async def _run_tool(self, dispatch: Dispatch) -> ToolResult:
-        try:  # not `with before_any_effect(...)`, which takes eight more calls for each command
+        try:  # what `before_any_effect` (tools/process/shortage.py) does, with eight fewer Python calls a command
             prepared = await dispatch.prepare()
         except (OSError, RuntimeError, MemoryError, ToolError) as error:
             raise_shortage("no room to prepare the command", error)

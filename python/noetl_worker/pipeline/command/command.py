@@ -31,16 +31,16 @@ from noetl_worker.text.templates.template import PlainText, has_template
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
-"""Key of the reference that the Rust plane sends in place of a context over 512 kB. If the plane could not read its
-own result store, the context in the claim has no other key (source of server 3.54.0). So the worker follows the
-reference. Otherwise the command would run without its input."""
+"""Key of the reference that stands in place of a context over 512 kB on the Rust plane. If the plane cannot read its
+own result store, the claim has this reference and not the context (source of server 3.54.0). The worker then follows
+the reference, so that the command has its input."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
-"""Number of references and JSON strings, each leading to the next, from which a field counts as an endless loop."""
+"""Number of references or JSON strings in a row at which the worker refuses a field as a possible endless loop."""
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
 _MOST_COMPARED: Final = 10_000_000
-"""Largest number of string comparisons in `_marked` for one command. Ten million comparisons take about a second."""
+"""Largest number of string comparisons that search one command for template-like data: about a second of work."""
 _TOO_MANY_TEMPLATES: Final = (
     "this command's fields and variables have too many different texts with template marks ({{ or {%), and the worker "
     "cannot tell which texts are data: pass fewer of them to one step, or let the tool read the texts from their source"
@@ -171,7 +171,8 @@ async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane,
         else:
             return value
     raise ConfigurationError(
-        f"the command's {name} is a chain of {_MAX_HOPS} or more references: let the earlier step return the value"
+        f"the command's {name} is a chain of {_MAX_HOPS} or more references or JSON strings: let the earlier step "
+        "return the value itself"
     )
 
 

@@ -1,6 +1,7 @@
-"""The stage `running`: runs exactly one tool for a command, within the command's timeout.
+"""The tool call of a command: its preparation, and the stage `running`, which runs one tool within a timeout.
 
-`dev` and `run` both use this module. A tool can use the worker only through the ToolContext that this module makes.
+The commands `run`, `dev`, `exec` and `replay` of the command line all use this module. A tool can use the worker only
+through the ToolContext that this module makes.
 """
 
 from __future__ import annotations
@@ -141,8 +142,8 @@ class Dispatch:
         # A template may have inserted a secret. Without templates, the config's text shows whether it has one.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
         may_name_secrets = marks.secrets and (marks.templates or read_marks(text).secrets)
-        # A config with secrets is not cached. `add_inline` may miss a secret under a key like `password`, so such a key
-        # counts as a secret, and so does an `@`, which may stand in a URL with a password.
+        # A config with secrets is not cached. `add_inline` may miss a secret, so a word like `password` counts as one,
+        # and so does an `@`, which may end the password in a URL. `read_marks` also finds `://`, which is no secret.
         has_words = may_name_secrets and (
             marks.templates or b"@" in text or read_marks(text.replace(b"://", b"")).secrets
         )

@@ -146,7 +146,7 @@ def _needed_by_code(code: str, kind: str, referred: Mapping[str, Referred]) -> s
 
 def _needed_by_path(path: Path, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
     """Return the names of the steps whose full results a path in a template needs, such as `load.rows[3].id`. A path
-    that ends at a variable with many results needs all of these results."""
+    that ends at `ctx`, `workload` or `steps` needs all results in this variable."""
     head, rest = path[0], path[1:]
     held = _held_by(str(head), referred, variables)
     if held and not rest:

@@ -102,8 +102,11 @@ def log_what_is_not_confined(settings: Settings) -> None:
 
 def protected_paths(settings: Settings) -> tuple[str, ...]:
     """Return the directory of installed Python packages, as a tuple of one path, if the worker can keep commands from
-    changing the directory. Otherwise return an empty tuple. The protection also keeps commands from creating files in
-    the parent directories."""
+    changing the directory. Otherwise return an empty tuple.
+
+    The protection also keeps commands from creating files in the parent directories. So a directory below one in which
+    commands create files (`file_roots.within_reach`) is not protected.
+    """
     if "off" in (settings.python_packages, settings.isolation) or settings.allow_namespaces or not landlock.is_there():
         return ()
     directory = str(_packages_directory(settings).resolve())

@@ -1,1 +1,1 @@
-"""The handling of a delivered message: its bytes are decoded, its pool is checked, and JetStream is answered."""
+"""The handling of a delivered message: its pool is checked, duplicates are found, and JetStream is answered."""

@@ -1,4 +1,4 @@
-"""The stage `answering`: chooses the answer to JetStream for each message: ack, nak with a delay, or term.
+"""The choice of the answer to JetStream for each message: ack, nak with a delay, or term. `settle.py` sends it.
 
 Most naks have a random delay that grows with the number of deliveries. Only the nak of a worker that stops before its
 claim is granted (`returned`) has no delay. In production, naks without a delay once redelivered a failing message a
@@ -43,7 +43,7 @@ all workers were down."""
 
 def _growing_s(num_delivered: int, first_s: float) -> float:
     """Return a delay in seconds that grows with the number of deliveries. Nine tenths of the delay are random. The
-    delay is never zero, because a failing message would come back at once."""
+    delay is never zero, so that a failing message does not come back at once."""
     return backoff.delay_s(num_delivered, first_s, MAX_DELAY_S, jitter=0.9)
 
 

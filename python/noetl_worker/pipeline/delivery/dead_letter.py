@@ -1,4 +1,4 @@
-"""Dead letters: messages whose commands can never run, stored with the reason in a separate stream.
+"""Dead letters: messages that the worker terminates, stored with the reason in a separate stream.
 
 A `term` alone would lose the message, so a dead letter with the message is stored first. A requeue publishes the
 message again before it removes the dead letter.
@@ -47,8 +47,8 @@ dead letters may not be allowed to use the credentials."""
 
 @dataclass(frozen=True, repr=False)
 class DeadLetters:
-    """Writer of dead letters. It stores each message whose command can never run, so that an operator can examine or
-    requeue the message."""
+    """Writer of dead letters. It stores each message before the `term`, so that an operator can examine or requeue the
+    message."""
 
     publish: Callable[[str, bytes, str], Awaitable[None]]
     """Async function that stores a dead letter (subject, body, message id) in JetStream, only once for each id."""
@@ -150,7 +150,7 @@ class DeadLetter:
     kind: str
     """Kind of the disposition that made the message a dead letter: the value of a DispositionKind."""
     reason: str
-    """Reason why the command can never run, with the plane's last answer if the plane gave one."""
+    """Reason why the worker gave up the message, with the plane's last answer if the plane gave one."""
     subject: str
     stream_sequence: int
     num_delivered: int

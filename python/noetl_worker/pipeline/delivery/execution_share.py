@@ -26,7 +26,7 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(eq=False, repr=False)
 class ExecutionShare:
-    """Counts each execution's running commands, and decides which deliveries are returned to the stream."""
+    """Counter of each execution's running commands, which decides which deliveries are returned to the stream."""
 
     slots: int
     share: float
@@ -46,7 +46,7 @@ class ExecutionShare:
 
     def delay_s(self, execution_id: int, delivery: Delivery) -> float | None:
         """Return the delay in seconds with which a delivery goes back to the stream, if its execution is over the
-        limit. Otherwise set the delivery's `tries`, and return None: the worker runs the command."""
+        limit. Otherwise count this try in the delivery's `tries`, and return None: the worker runs the command."""
         now = self.clock()
         if self._last[0] != execution_id:
             self._other = self._last

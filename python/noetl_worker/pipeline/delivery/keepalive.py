@@ -51,7 +51,7 @@ class _Beat:
     """Monotonic time of the delivery, or of the last in_progress that reached the server."""
     expired: bool = False
     """True once an `in_progress` or a heartbeat was late, so that another worker may have the command. The value stays
-    True, even if all later ones are in time."""
+    True, even if all later messages are in time."""
     deliveries: int = 1
     """Number of open deliveries with this reply subject. Two deliveries can have the same reply subject, because a
     recreated durable numbers its deliveries from 1 again."""
@@ -82,7 +82,7 @@ class InProgress:
             del self._beats[reply]
 
     def note_heartbeat(self, sent_at: float, stale_after_s: float) -> None:
-        """Note the time of a heartbeat that the plane has accepted. The first heartbeat is noted before it is sent.
+        """Note the time of a heartbeat that the plane has accepted. The first call notes the present time instead.
 
         Args:
             sent_at: monotonic time at which the heartbeat was sent.

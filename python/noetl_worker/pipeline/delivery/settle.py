@@ -1,4 +1,4 @@
-"""Settling: sends JetStream the answer that acknowledge.py chose (ack, nak with a delay, or term)."""
+"""The stage `answering`: sends JetStream the answer that acknowledge.py chose (ack, nak with a delay, or term)."""
 
 from __future__ import annotations
 

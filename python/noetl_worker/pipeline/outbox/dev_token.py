@@ -44,7 +44,7 @@ def token_in_file(server_url: str, token: str) -> Iterator[None]:
     """Write the token to the token file of this server, and delete the file at the end of the `with` block.
 
     Raises:
-        OSError: the file cannot be written, or others can access its directory; the text says what to do.
+        OSError: the file cannot be written, or others can write to its directory; the text says what to do.
     """
     file = token_file(server_url)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -97,8 +97,8 @@ class EventSet:
     rules: DialectRules = field(init=False, repr=False)
     parts: tuple[EventRequest, ...] = field(init=False)
     part: EventRequest = field(init=False)
-    """The next request with events, or the last such request if all are accepted. A result for the result store is sent
-    before this request."""
+    """The next request that sends events, or the last request if the plane has accepted all. A request that stores a
+    result is sent before this request."""
     is_open: bool = field(init=False)
     """True if a request is left to be sent."""
     key: str = field(init=False)

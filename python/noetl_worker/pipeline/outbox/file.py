@@ -24,8 +24,8 @@ HAS_LOCKS: Final = fcntl is not None
 _VERSION: Final = 1
 """The `PRAGMA user_version` of a file that this worker writes."""
 _WITH_BATCHES: Final = 2
-"""Version of the files of an earlier worker, which also stored accepted batches in them. This worker deletes such
-batches together with the file."""
+"""The `PRAGMA user_version` of a file from an earlier version of the worker. In addition, such a file contains batches
+that the plane has accepted. This worker does not read these batches, and deletes them with the file."""
 # `data` is for the result store. It has its own column, so that reading a row does not parse the data.
 _TABLE: Final = (
     "BEGIN; CREATE TABLE event_sets (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, place TEXT NOT NULL,"
@@ -34,13 +34,13 @@ _TABLE: Final = (
 
 
 class OutboxRow(NamedTuple):
-    """Row of the outbox, without the event set and the data that the row stores."""
+    """Key, command id, address and size of a row in the outbox. The row's event set and data are left on disk."""
 
     key: str
     command_id: str
     place: str
-    """Address of the next request: a plane, or a plane's result store. The rows for each address are sent
-    independently."""
+    """Address to which the row's next request goes: a plane, or a plane's result store. Rows for different addresses
+    are sent independently."""
     size: int
 
 
@@ -69,8 +69,8 @@ class OutboxFile:
 
     @classmethod
     def create(cls, directory: Path) -> OutboxFile:
-        """Create a file of this process. The lock is taken before the file gets its name, so a file with a free lock
-        belongs to a dead process.
+        """Create a file of this process. Its lock file is locked before it gets its name (`.lock`), so a lock file that
+        is not locked belongs to a dead process.
 
         Raises:
             OSError, sqlite3.Error: the file cannot be created. Nothing of it is left on disk.
@@ -96,8 +96,8 @@ class OutboxFile:
 
     @classmethod
     def take_over(cls, lock_path: Path) -> OutboxFile | None:
-        """Open the outbox file of this lock if the file's process is dead. Return None if the process is alive, or if
-        another worker has taken the file over.
+        """Open the outbox file that belongs to this lock file, if the process that made it is dead. Return None if that
+        process is alive, or if another worker has taken the file over.
 
         Raises:
             PermissionError: other users can access the file, its lock, or SQLite's files beside it.
@@ -141,7 +141,8 @@ class OutboxFile:
     # ── closing ──
 
     def close(self, *, is_empty: bool) -> None:
-        """Close the file and release its lock. An empty file is deleted; any other file is left for the next worker.
+        """Close the file and release its lock. A file with no row to be sent is deleted, or renamed to `.unreadable` if
+        it has a damaged row. Any other file, and a file that `stays`, is left for the next worker.
 
         Args:
             is_empty: True if no row is left to be sent.

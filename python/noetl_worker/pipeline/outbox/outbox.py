@@ -241,7 +241,7 @@ class Outbox:
     # ── files ──
 
     def _opened(self) -> OutboxFile:
-        """Return the file of this process; create it if needed."""
+        """Return the outbox file of this process. Create the file if it does not exist yet."""
         if self._own is None:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             require_own_directory(self._directory)

@@ -50,7 +50,8 @@ def read_outboxes(directory: Path) -> OutboxView:
     """Return the outcomes in this directory. A missing directory has no outcomes.
 
     Raises:
-        OSError: other users can access the directory, or the directory cannot be read. The text says what to do.
+        OSError: the directory is another user's, others can write to it, or it cannot be read; the text says what to
+            do.
     """
     try:
         require_own_directory(directory)

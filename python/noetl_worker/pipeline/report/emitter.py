@@ -2,8 +2,9 @@
 
 The plane's rules give the meaning of an answer (`judge`). If the plane does not accept a request, the event set is
 written to the outbox. The command then gives up its slot, because the set is safe on disk and may wait for long. A set
-is late LATE_S seconds after the worker began to send it. A late set is sent only after the plane has confirmed that
-this worker still has the command. After this confirmation, the worker has LATE_S again.
+is late LATE_S seconds after the worker began to send it, or as soon as the claim is uncertain. A late set is sent only
+after the plane has confirmed that this worker still has the command. After this confirmation, the worker has LATE_S
+again. A rescue (`EventSet.is_rescue`) needs no confirmation.
 """
 
 from __future__ import annotations
@@ -189,8 +190,8 @@ class Emitter:
                 sending.known_until = -math.inf
 
     async def _wait(self, event_set: EventSet, sending: Sending, answer: Response | None, reason: str) -> None:
-        """Write the set to the outbox, then sleep until the next try. Raise Interrupted when the grace period is
-        over."""
+        """Write the set to the outbox, then sleep until the next try. Raise Interrupted if the worker is stopping and
+        its grace period is over."""
         self._write(event_set, sending)
         metrics.EVENT_EMIT_RETRIES.labels(event_set.last_event).inc()
         header_s = retry_after_s(answer) if answer is not None else None
@@ -254,14 +255,14 @@ class Emitter:
         part = event_set.part
         slow: asyncio.TimerHandle | None = None
 
-        def warn_slow() -> None:
+        def store_and_free_slot() -> None:
             self._write(event_set, sending)
             sending.leave()  # even if the disk fails: the command's own work is done
 
         def sent() -> None:
             nonlocal slow
             self.issuing[event_set.key] = sending.outside is not None
-            slow = asyncio.get_running_loop().call_later(SLOW_REPORT_S, warn_slow)
+            slow = asyncio.get_running_loop().call_later(SLOW_REPORT_S, store_and_free_slot)
 
         try:
             return await plane.post_events(part.path, body, {}, patience_s=patience_s, on_sent=sent)

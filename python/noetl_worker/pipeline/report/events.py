@@ -44,12 +44,12 @@ class CommandEvents:
     """Name under which this worker has claimed the command."""
     emitter: Emitter
     hold_s: float
-    """Seconds for which `command.started` is held back."""
+    """Seconds for which `command.started` is held back. A command that ends earlier needs no request for this event."""
     outside: Callable[[], AbstractContextManager[None]] = nullcontext
     """Returns a context manager (Slots.waiting) that gives up the command's slot while it is open. It is open while the
     terminal events wait on disk, and while the request with the last event is slow."""
     warned: Warned = field(default_factory=Warned)
-    """Warnings already logged, for each step of a playbook."""
+    """Warnings already logged. A repeated warning about the same step of a playbook is logged at level debug."""
     _is_held: bool = field(default=False, init=False)
     """True from `start` until the plane has accepted `command.started`, or until the terminal events include this
     event."""

@@ -1,4 +1,4 @@
-"""Interface of the plane-specific handling of terminal events."""
+"""Interface for the parts of sending terminal events that differ between the Python and the Rust plane."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ from noetl_worker.remote.transport.transport import Response
 
 
 class Outcomes(Protocol):
-    """Plane-specific handling of terminal events. All commands of a worker share one object for each plane, and call it
-    concurrently."""
+    """Interface for the parts of sending terminal events that differ between planes: event ids, and finding out whether
+    the plane has the events. All commands of a worker share one object for each dialect, and call it concurrently."""
 
     dialect: Dialect
 
-    def assign_event_id(self, end: EventSet) -> None:
-        """Set the id of the set's next event, if the plane takes the id from the worker."""
+    def assign_event_id(self, event_set: EventSet) -> None:
+        """Set the event id in the next request of an event set, if the plane takes this id from the worker."""
 
-    async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
+    async def judge_by_records(
+        self, plane: Plane, event_set: EventSet, answer: Response, how: SendStatus
+    ) -> SendStatus:
         """Ask the plane's records what an unclear answer (NOT_CLEAR) meant. Return ACCEPTED (the plane has the events),
         PASSING (send again) or UNCERTAIN (send again for a limited time)."""
 
-    def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:
-        """Note that the plane has accepted the next request of these events."""
+    def accepted(self, plane: Plane, event_set: EventSet, answer: Response) -> None:
+        """Remember that the plane has accepted the set's next request, to check later that the plane processes it."""
 
-    async def is_stored(self, plane: Plane, end: EventSet) -> bool:
+    async def is_stored(self, plane: Plane, event_set: EventSet) -> bool:
         """Return whether the plane has stored these events, although the worker got no answer to their request.
 
         If so, the set's next request is marked as accepted. On the Python plane, the set may instead become a
-        replacement of a stored batch that the plane will never process. The replacement is still to be sent.
+        replacement of the stored batch, if the plane will never process the batch. The replacement is still to be sent,
+        and True is returned too.
         """
 
     async def stop(self) -> None: ...

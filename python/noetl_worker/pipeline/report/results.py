@@ -36,7 +36,8 @@ _MAX_GROWTH: Final = 6
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
 _MAX_OUTPUT_CHARS: Final = 8_192
-"""Most characters of stdout or stderr that a report includes. A secret up to this length is never cut in half."""
+"""Most characters of stdout, and of stderr, in a report. Secrets are redacted in twice as much text, so a secret up to
+this length is never cut in half before redaction."""
 _MAX_ANSWER_CHARS: Final = 2_000
 _NULL_KIND: Final = "transform"
 _MAX_SKIPPED: Final = 20
@@ -46,10 +47,10 @@ _MAX_SKIPPED: Final = 20
 async def report(command: Command, result: ToolResult, decision: CaseDecision, rules: FitRules) -> Report:
     """Return the report of a tool that returned a result (docs/delivery.md).
 
-    A matched action other than `fail` handles the tool's error. An error that no case handled is reported as the
-    plane's own worker reports it, because playbooks rely on that. The Python plane gets call.error. The Rust plane gets
-    call.done with the error's status, and the playbook goes on (protocol/events.md#rust-plane). If a task of a list
-    raised the error, both planes get call.error (recorded: error-sql-sequence).
+    If a case matched, its action handles the tool's error, unless the action is `fail`. An error that no case handled
+    is reported as the plane's own worker reports it, because playbooks rely on that. The Python plane gets call.error.
+    The Rust plane gets call.done with the error's status, and the playbook goes on (protocol/events.md#rust-plane). If
+    a task of a list raised the error, both planes get call.error (recorded: error-sql-sequence).
     """
     fitted = await fit_result(command, result, rules)
     if (result.stdout or result.stderr) and result.status is ToolStatus.SUCCESS:
@@ -95,7 +96,7 @@ def refused_report(refused: Report, error: ServerRefused) -> Report:
 
 
 def _add_output(command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
-    """Add the end of the printed output as a note for people, if the report has no output otherwise."""
+    """Add the end of a tool's stdout and stderr as a note for people, unless the report already contains the output."""
     has_output = isinstance(result.data, dict) and "stdout" in result.data
     if has_output or RULES[command.dialect].reports_output or command.kind in SEQUENCES:
         return
@@ -104,7 +105,8 @@ def _add_output(command: Command, result: ToolResult, report: Report, rules: Fit
 
 
 def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
-    """Add a note for people: the tries of a task list, or the start of a failed tool's answer."""
+    """Add a note for people. For a list of tasks, the note has each try of a task; for another tool that failed, the
+    beginning of the tool's data."""
     dialect = RULES[command.dialect]
     if not result.tries:
         answer = answer_beginning(result.data) if dialect.error_fails_command else ""
@@ -159,8 +161,8 @@ def _redacted_start(text: str, chars: int, rules: FitRules) -> str:
 
 
 def _redacted_end(text: str, rules: FitRules) -> str:
-    """Return the last characters of a text, with secrets redacted. The redaction covers more text than is returned,
-    because it does not recognize a secret that was cut in half."""
+    """Return the last _MAX_OUTPUT_CHARS characters of a text, with secrets redacted. The redaction covers more text
+    than is returned, because it does not recognize a secret that was cut in half."""
     if len(text) > 2 * _MAX_OUTPUT_CHARS:
         end = text[-2 * _MAX_OUTPUT_CHARS :].encode("utf-8", "surrogatepass")
         text = redaction.drop_half_at_start(end).decode("utf-8", "surrogatepass")

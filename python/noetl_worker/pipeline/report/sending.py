@@ -62,10 +62,10 @@ class Sending:
         self.tries += 1
         if how is SendStatus.UNCERTAIN:
             self.uncertainty.add()
-        else:  # a plane that is down refuses no set: this time does not count as uncertainty
+        else:  # only unbroken uncertainty counts as a refusal, and a plane that is down breaks it
             self.uncertainty.reset()
 
     def reset(self) -> None:
-        """Reset the number of tries to 0 before the next request of the set."""
+        """Set the counts of tries and of uncertain answers to 0 before the next request of the set."""
         self.tries = 0
         self.uncertainty.reset()

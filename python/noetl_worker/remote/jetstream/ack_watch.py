@@ -33,7 +33,7 @@ class AckWatch:
         acknowledgements again."""
         return _REASON if self._outage.is_on else None
 
-    async def look(self, durable: Durable) -> None:
+    async def check(self, durable: Durable) -> None:
         """Test whether NATS accepts acknowledgements again, if it has refused one. Log when refusals begin and end.
 
         The test acknowledges a message that does not exist, so it changes nothing in JetStream.

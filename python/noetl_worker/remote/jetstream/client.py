@@ -174,7 +174,7 @@ class Client(LibraryClient):
             self._transport.__class__ = _Transport  # nats-py has no option for it
 
     async def _connect_to_first_address(self, s: Any) -> None:
-        """Connect to the first address of a server that answers.
+        """Connect to a server, at the first of its addresses that answers.
 
         The worker resolves the server's name in its own threads (`Lookups`). nats-py would use the event loop's
         resolver, which one silent name server can block. A WebSocket still connects by name, because TLS and the Host

@@ -207,8 +207,8 @@ def stream_rows(
 
 
 def dead_letter_rows(config: Mapping[str, Any]) -> list[ComparedField]:
-    """Return a comparison of the dead-letter stream with one entry. It is a difference if the stream can lose a dead
-    letter."""
+    """Return a list with one entry, which compares the dead-letter stream with what the worker requires. The entry is a
+    difference if the stream can lose a dead letter."""
     return [_other_fields(config, _DEAD_LETTER_RULES)]
 
 

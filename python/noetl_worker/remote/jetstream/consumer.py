@@ -89,7 +89,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DurableState:
     """State of a durable, as the function `look` last found it."""
 
     pending: int
@@ -338,8 +338,8 @@ async def apply(client: Client, found: Found, settings: Settings, first: int | N
 
 
 def _changes(rows: Sequence[ComparedField]) -> list[ComparedField]:
-    """Return the entries that `apply` can correct in place. Return none while an operator has to correct a fatal
-    difference."""
+    """Return the differences that `apply` can correct in place. Return an empty list if an operator must first correct
+    a fatal difference."""
     differing = [row for row in rows if not row.agrees]
     if any(row.is_fatal and row.patch is None for row in differing):
         return []
@@ -357,7 +357,7 @@ def _row_text(row: ComparedField) -> str:
 # ── in use ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def look(client: Client, durable: Durable, settings: Settings) -> Look:
+async def check_durable(client: Client, durable: Durable, settings: Settings) -> DurableState:
     """Return the current state of the durable. Log each change of the durable once, and set the gauges.
 
     A durable that no worker can use is logged every minute.
@@ -382,7 +382,7 @@ async def look(client: Client, durable: Durable, settings: Settings) -> Look:
         raise JetStreamError(
             f"durable {durable.name!r} on stream {durable.stream!r} is gone; the worker makes it again at its next pull"
         )
-    seen = Look(
+    seen = DurableState(
         int(info.get("num_pending") or 0),
         int(info.get("num_ack_pending") or 0),
         _durable(durable.stream, info),
@@ -410,7 +410,7 @@ def _watch_use(durable: Durable, info: Mapping[str, Any], settings: Settings) ->
     return f"the durable has changed: {wrong.field} {wrong.have}, the settings want {wrong.wanted}"
 
 
-def _log_changes(before: Durable, seen: Look) -> None:
+def _log_changes(before: Durable, seen: DurableState) -> None:
     now = seen.durable
     for name in ("ack_wait_s", "max_ack_pending"):
         old, new = getattr(before, name), getattr(now, name)
@@ -418,7 +418,7 @@ def _log_changes(before: Durable, seen: Look) -> None:
             log.warning("durable_changed", durable=now.name, field=name, before=old, now=new, advice=_CHANGED_ADVICE)
 
 
-def _watch_pause(durable: Durable, seen: Look) -> None:
+def _watch_pause(durable: Durable, seen: DurableState) -> None:
     metrics.PAUSED.labels(durable.stream, durable.name).set(seen.pause_left_s)
     if durable.logged.begins("paused", seen.pause_left_s > 0):
         log.warning(
@@ -431,7 +431,7 @@ def _watch_pause(durable: Durable, seen: Look) -> None:
         )
 
 
-def _watch_limit(durable: Durable, seen: Look, *, is_ack_refused: bool) -> None:
+def _watch_limit(durable: Durable, seen: DurableState, *, is_ack_refused: bool) -> None:
     """Warn when the durable reaches max_ack_pending, since JetStream then delivers to nobody.
 
     If all workers of the pool have died, JetStream delivers nothing until ack_wait is over

@@ -83,7 +83,7 @@ class DeadLetterStore:
         self._made = True
 
     async def measure(self) -> None:
-        """Set the gauge of stored dead letters, at most once a minute."""
+        """Count the stored dead letters and set the metric with their number, at most once a minute."""
         if time.monotonic() < self._count_due_at:
             return
         self._count_due_at = time.monotonic() + COUNTED_EVERY_S

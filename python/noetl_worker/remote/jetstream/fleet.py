@@ -55,7 +55,9 @@ async def answer_until_cancelled(
                 await connection.client.subscribe(status_subject(settings), cb=answer)
                 subscribed = connection.client
             except (nats.errors.Error, OSError) as error:
-                log.debug("fleet_not_listened", error=describe(error))  # the client is closing: another follows soon
+                log.debug(
+                    "status_subscription_failed", error=describe(error)
+                )  # the client is closing: another follows soon
         await asyncio.sleep(_LOOK_S)
 
 

@@ -24,7 +24,7 @@ class PassedOver:
 
     behind: int
     """Number of messages before the durable's position (`place`) that match its present filters but were never
-    delivered. The durable passed them with other filters, or starts after them."""
+    delivered. The durable had other filters when it passed these messages, or it starts after them."""
     place: int
     """Position of the durable: the stream sequence of the last message that the durable has passed."""
     first: int

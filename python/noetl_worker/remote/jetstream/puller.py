@@ -261,8 +261,8 @@ class Puller:
             self._pull_ended(message.subject, status, (message.headers or {}).get("Description", ""))
 
     def _count(self) -> None:
-        """Subtract a received message from the number that the oldest open pull request may still bring. A message does
-        not tell to which request it belongs."""
+        """Count one received message for the oldest open pull request, since a message does not tell which pull request
+        it answers. The count tells how many requested messages are still to come."""
         for oldest in self._pulls:
             self._pulls[oldest] -= 1
             if self._pulls[oldest] <= 0:

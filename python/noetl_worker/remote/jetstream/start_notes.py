@@ -108,7 +108,8 @@ class Start:
         return len(self._notes) >= MOST_STARTS
 
     def check(self) -> None:
-        """Raise ToolError of kind worker_lost if the command must not be started again."""
+        """Raise ToolError of kind worker_lost if a worker has died after each of the last MOST_STARTS starts of this
+        command."""
         if self.is_lost:
             starts = ", ".join(f"{note['worker']} at {note['at']}" for note in self._notes)
             raise ToolError(

@@ -63,7 +63,8 @@ CUT_BY_A_PROXY: Final = frozenset({502, 504})
 
 
 def retry_after_s(answer: Response) -> float | None:
-    """Return Retry-After in seconds or None. The planes send whole seconds only (protocol/claim.md#statuses)."""
+    """Return the seconds in an answer's header Retry-After, or None if the header is missing or is not a whole number.
+    The planes send whole seconds only (protocol/claim.md#statuses)."""
     text = answer.headers.get("retry-after", "")
     return min(float(text), _MAX_HEADER_S) if text.isdecimal() else None
 
@@ -91,6 +92,6 @@ def is_outage(answer: Response) -> bool:
 
 
 def min_retry_delay_s(header_s: float | None) -> float:
-    """Return the shortest wait in seconds before a request may be repeated: its Retry-After, at most MAX_RETRY_AFTER_S.
-    Return 0 without a Retry-After."""
+    """Return the shortest wait, in seconds, before a request may be repeated. This is the Retry-After of the answer, at
+    most MAX_RETRY_AFTER_S, or 0 without a Retry-After."""
     return min(header_s or 0.0, MAX_RETRY_AFTER_S)

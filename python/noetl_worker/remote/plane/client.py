@@ -350,7 +350,7 @@ class Plane:
         """Return the value that a `noetl://...` reference names, and the JSON of this value.
 
         Args:
-            said: the claim's object with the reference. If no value is stored, the error tells when this object was.
+            said: the claim's object with the reference. If the value is gone, its time goes into the error text.
         """
         path = url_path("resolve", ref=ref)
         answer = await self._result_call("GET", path)

@@ -102,7 +102,7 @@ class Gate:
         self.inside += 1
         if self.has_room():
             # A request that leaves wakes only one waiting request, which is too few when the limit has grown.
-            event_loop.give(self._waiting, None)
+            event_loop.wake_first(self._waiting, None)
         return True
 
     @asynccontextmanager
@@ -122,7 +122,7 @@ class Gate:
             self.leave()
 
     def try_enter(self) -> bool:
-        """Take a place if one is free now. Return whether it is taken."""
+        """Take a place at the gate if a place is free now. Return whether a place was taken."""
         # The usual case first, without a call: nothing was refused lately.
         is_quiet = not self.is_down and self._closed_until == -math.inf and self.inside < self._reduced_to
         if not is_quiet and not self.has_room():
@@ -134,7 +134,7 @@ class Gate:
         """Free the place of a finished request, whatever its result."""
         self.inside -= 1
         if self._waiting:
-            event_loop.give(self._waiting, None)
+            event_loop.wake_first(self._waiting, None)
 
     def note_answer(self, answer: Response, sent_at: float, took_s: float | None, *, is_stored: bool) -> None:
         """Adjust the gate to an answer of any status: call `refused`, `failed` or `answered`.
@@ -157,7 +157,8 @@ class Gate:
             self.answered(took_s)
 
     def answered(self, took_s: float | None) -> None:
-        """Record an answer of a plane that is not overloaded.
+        """Note an answer of a plane that is not overloaded: the plane no longer counts as down. Reduce the limit if the
+        answer was slow.
 
         Args:
             took_s: seconds that the request took, or None if this time says nothing about the plane's load.
@@ -186,7 +187,7 @@ class Gate:
             self.refused(sent_at)
 
     def refused(self, sent_at: float, retry_after_s: float | None = None, *, is_outage: bool = False) -> None:
-        """Record a 503, a 429 or a missing answer.
+        """Cut the limit in half after a 503, a 429 or a missing answer. After DOWN_AFTER refusals in a row, also pause.
 
         Args:
             sent_at: monotonic time at which the request was sent. Refusals of requests sent together count once.
@@ -238,7 +239,7 @@ class Gate:
             await asyncio.wait({place}, timeout=min(left_s, closed_s if closed_s > 0 else 1.0))
         except asyncio.CancelledError:
             if place.done():
-                event_loop.give(self._waiting, None)
+                event_loop.wake_first(self._waiting, None)
             raise
         finally:
             if place in self._waiting:

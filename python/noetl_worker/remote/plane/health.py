@@ -35,7 +35,8 @@ class PlaneHealth:
         return self.nats == _REMOVED
 
     def missing_bridge_error(self, url: str) -> PlaneWithoutNats:
-        """Return the error to raise for this plane, if no bridge brings its commands to workers."""
+        """Return the error to raise if this plane's commands reach no worker, because they do not come over NATS and no
+        bridge brings them."""
         return PlaneWithoutNats(
             f"{url} is a Rust control plane {self.version or 'of an unknown version'}, which no longer sends "
             f'commands over NATS (its /api/health says nats: "removed"), and the stream names no bridge: no command '

@@ -11,7 +11,7 @@ from noetl_worker.remote.transport.transport import Response
 
 def missing_result_note(answer: Response, said: Mapping[str, JsonValue], rules: DialectRules) -> str:
     """Return a hint to append to the error message about a stored result that is gone. The hint tells when the result
-    was stored (if the claim tells), and to start the execution again.
+    was stored or would expire (if the claim tells), and to start the execution again.
 
     Return "" if `answer` does not mean that the result is gone.
     """

@@ -23,6 +23,7 @@ and a half. Meanwhile the worker extends the delivery of the command's message."
 STORE_UNCERTAIN_S: Final = 900.0
 """Seconds of uncertain answers after which the worker gives up storing a result (Rust plane). The time is long, since a
 500 may mean that the store is down."""
+_RETRY_ADVICE: Final = "do nothing: the request is sent again; look at `error` if this goes on"
 log = structlog.get_logger("noetl_worker.patience")
 
 
@@ -53,7 +54,8 @@ class Uncertainty:
 
 
 def is_passing(error: ControlPlaneError) -> bool:
-    """Return whether the same call may succeed later: no answer, a busy or unreachable plane, refused credentials."""
+    """Return whether the same call may succeed later. Such errors are a missing answer, a busy or unreachable plane,
+    and refused credentials."""
     return error.is_retryable or (isinstance(error, ServerRefused) and MEANING[error.status] in PASSES)
 
 
@@ -89,5 +91,5 @@ async def retry_while_passing(
                 uncertainty.reset()
             if not (is_passing(error) or (is_uncertain and not uncertainty.is_over())) or tries == max_tries:
                 raise
-            log.warning("request_retried", what=what, tries=tries, error=str(error), **ids())
+            log.warning("request_retried", what=what, tries=tries, error=str(error), advice=_RETRY_ADVICE, **ids())
             await asyncio.sleep(backoff.delay_s(tries, 0.2, MAX_DELAY_S, jitter=0.9))

@@ -1,4 +1,5 @@
-"""Entry of a worker in a plane's registry: register, send heartbeats, register again if needed, deregister.
+"""Entry of a worker in a plane's registry: register, send heartbeats, register again if the plane lost the entry,
+deregister.
 
 The entry's `name` is the worker's id in its claims. Without a fresh heartbeat in its entry, a worker loses its commands
 when their leases end (protocol/claim.md#leases).
@@ -26,6 +27,7 @@ from noetl_worker.remote.plane.plane_watch import HeartbeatWatch
 from noetl_worker.settings.settings import Settings
 
 T = TypeVar("T")
+_DEREGISTER_ADVICE: Final = "do nothing: the control plane marks this worker offline when its heartbeats stay away"
 log = structlog.get_logger("noetl_worker.registration")
 REGISTER_AGAIN_S: Final = 1.0
 """Seconds between tries to register, until the plane has accepted the worker's entry."""
@@ -138,6 +140,6 @@ class Registration:
         try:
             await self._plane.deregister(self._worker_id)
         except ControlPlaneError as error:
-            log.warning("deregister_failed", worker_id=self._worker_id, error=str(error))
+            log.warning("deregister_failed", worker_id=self._worker_id, error=str(error), advice=_DEREGISTER_ADVICE)
         else:
             log.info("deregistered", worker_id=self._worker_id)

@@ -84,7 +84,8 @@ class Post(NamedTuple):
 
 
 class DialectRules(Protocol):
-    """Rules of one plane's dialect, such as limits, paths and contents of requests. The values are the defaults."""
+    """Rules of one plane's dialect, such as limits, paths and contents of requests. The values in this class are
+    defaults, which a dialect may override."""
 
     dialect: Dialect
     tools: ToolForm
@@ -138,7 +139,7 @@ class DialectRules(Protocol):
     step_input_wins: bool = False
     """True if the step's input overrides the tool's own input, key by key. False: the tool's own input wins."""
     names: Names
-    """Reader of the results of earlier steps in a claim."""
+    """Object with which the worker finds and completes earlier steps' results in a claim of this plane."""
     variables_have_catalog_id: bool = False
     """True if the plane itself puts `catalog_id` into a claim's variables. No workload can replace this value."""
     ids_are_text: bool = False

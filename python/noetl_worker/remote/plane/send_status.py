@@ -1,5 +1,5 @@
-"""Meanings of a plane's answer to a request with events, and how to find them where both planes answer alike
-(protocol/events.md)."""
+"""Meanings of a plane's answer to a request with events. `judge` finds the meaning of answers that both planes give in
+the same way (protocol/events.md)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class SendStatus(Enum):
     LOST = "lost"
     """The plane has stored the events but will never process them (Python plane)."""
     DUPLICATE = "duplicate"
-    """The plane had already stored the events under the same key, but has perhaps not processed them (Python plane)."""
+    """The plane had already stored the events under the same Idempotency-Key, but has perhaps not processed them
+    (Python plane)."""
 
     __hash__ = object.__hash__
 

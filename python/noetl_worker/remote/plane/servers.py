@@ -148,7 +148,8 @@ class Servers:
 
 
 def normal_url(url: str) -> str:
-    """Remove trailing `/` and `/api`, as the planes' own workers do (protocol/notification.md#message)."""
+    """Return a plane's URL without trailing `/` and `/api`, which the planes' own workers remove too
+    (protocol/notification.md#message)."""
     url = url.strip().rstrip("/")
     while url.endswith("/api"):
         url = url[: -len("/api")].rstrip("/")

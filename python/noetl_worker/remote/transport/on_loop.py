@@ -223,7 +223,7 @@ class _Origin:
         finally:
             self._opening -= 1
             if connection is None:
-                event_loop.give(self._waiting, None)
+                event_loop.wake_first(self._waiting, None)
 
     async def _connected(self, address: str) -> _PlaneConnection:
         context: ssl.SSLContext | None = self._tls.context() if self._is_tls else None
@@ -243,7 +243,7 @@ class _Origin:
             if place.done() and not place.cancelled():  # the next request gets what came for this one
                 late = place.result()
                 if late is None:
-                    event_loop.give(self._waiting, None)
+                    event_loop.wake_first(self._waiting, None)
                 else:
                     self.release(late)
             raise
@@ -262,14 +262,14 @@ class _Origin:
             waiter.cancel()
         if waiter is not None or not connection.is_open:
             connection.close(Broken("the request was given up"))
-        elif not self._waiting or not event_loop.give(self._waiting, connection):
+        elif not self._waiting or not event_loop.wake_first(self._waiting, connection):
             self._idle.append(connection)
 
     def lost(self, connection: _PlaneConnection) -> None:
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
-        event_loop.give(self._waiting, None)
+        event_loop.wake_first(self._waiting, None)
 
     def close(self) -> None:
         for connection in list(self._open):

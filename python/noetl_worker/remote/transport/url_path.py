@@ -19,7 +19,8 @@ resolves the dots."""
 
 
 def url_path(*segments: str | int, **query: str | int | None) -> str:
-    """Return `/a/b?c=d` with each part escaped. A parameter that is None is left out.
+    """Return a path such as `/a/b?c=d`, made of escaped segments and query parameters. A parameter that is None is left
+    out.
 
     Raises:
         ConfigurationError: a segment is empty, or has `.` or `..` as a part.

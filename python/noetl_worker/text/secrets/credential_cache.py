@@ -20,8 +20,8 @@ TTL_S: Final = 60.0
 """Longest time for which a credential is used without asking the plane again. differs-from-upstream: the Python worker
 caches a credential for 300 s. For that long it would use a rotated or withdrawn credential."""
 MAX_ENTRIES: Final = 256
-"""Most entries, the same number as in the Python worker (protocol/executions.md#credentials). The least recently used
-entry goes first."""
+"""Most entries in the cache, the same number as in the Python worker (protocol/executions.md#credentials). A full cache
+drops the least recently used entry."""
 
 Key: TypeAlias = tuple[str | int | None, ...]
 

@@ -21,7 +21,7 @@ _LINE_CHARS: Final = 16
 _MIN_ENCODED: Final = 8
 """Least characters of an encoded form (base64, hex) to look for. Shorter forms occur in data by chance."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]*")
-"""Pattern of texts that no format escapes."""
+"""Pattern of secrets that JSON, SQL, HTML, URLs and shells write unchanged, because no character needs escaping."""
 _ESCAPED: Final = re.compile(r"%[0-9A-F]{2}")
 _SAFE_IN_URLS: Final = (
     "",  # quote(safe=""), form fields
@@ -42,7 +42,8 @@ searched for in each form."""
 
 
 def written_forms(text: str) -> Iterator[str]:
-    """Yield a secret unchanged, and as JSON, SQL, HTML, URLs and shells quote the secret. Some forms come twice."""
+    """Yield a secret unchanged, without surrounding spaces, and as JSON, SQL, HTML, URLs and shells quote the secret.
+    Some forms come twice."""
     yield text
     yield text.strip()
     if not _PLAIN.fullmatch(text):

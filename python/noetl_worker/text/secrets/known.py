@@ -44,7 +44,7 @@ _USER_INFO: Final = re.compile(r"://[^/:@?#]*:(?!\d{1,5}/)(.+)", re.DOTALL)
 """Pattern of the password in the part of a URL before the last `@`. Unlike in `redact`, the password may contain a
 slash: such a URL is invalid, and its error text would quote the password. Digits before a slash are a port."""
 _PARAMETER: Final = re.compile(r"[?&;]([\w.~-]+)=([^&;#\s\"'<>]+)")
-"""Pattern of a parameter in a URL's query."""
+"""Pattern of the name and value of a parameter in a URL's query. The value may be secret."""
 _SIGNATURE_WORDS: Final = frozenset({"sig", "signature", "hmac"})
 _MAYBE_SIGNATURES: Final = frozenset({"code", "key", "sign"})
 """Names of URL parameters that contain a key at some services and an ordinary word at others."""
@@ -133,7 +133,8 @@ class KnownSecrets:
             self.add(scalar)
 
     def add_credential(self, data: Mapping[str, JsonValue]) -> list[str]:
-        """Add the values of a credential. From an address, add only the password or signature.
+        """Add the values of a credential's fields as secrets. From a field that is not secret, such as `host`, add only
+        the password or signature in a URL.
 
         Returns:
             The names of the fields with a weak secret. A weak secret looks like an ordinary word and is not replaced in
@@ -142,7 +143,7 @@ class KnownSecrets:
         weak: list[str] = []
         for key, value in data.items():
             if _is_public(key):
-                self._add_of_address(value)
+                self._add_from_url(value)
             elif isinstance(value, Mapping):
                 weak += [f"{key}.{inner}" for inner in self.add_credential(value)]
             elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
@@ -200,7 +201,7 @@ class KnownSecrets:
         if not meaning.is_alias and (meaning.is_secret or (meaning.is_several and is_text)):
             self.add_all(value)
         elif is_text and "://" in value:
-            self._add_of_address(value)
+            self._add_from_url(value)
 
     def _add_auth(self, auth: Mapping[Any, Any]) -> None:
         names_credential = find_alias(auth) is not None
@@ -208,7 +209,7 @@ class KnownSecrets:
             if key in _AUTH_VALUES and isinstance(value, str) and not (names_credential and key == "key"):
                 self.add(value)
 
-    def _add_of_address(self, value: JsonValue) -> None:
+    def _add_from_url(self, value: JsonValue) -> None:
         """Add the password in `scheme://user:password@host`, and the signature in a URL's query."""
         for text in _scalars(value):
             if "://" in text:

@@ -21,7 +21,8 @@ from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.text import json_text
 
 LARGE: Final = 256 * 1024
-"""Most characters that are redacted on the event loop; more go to a thread. The pure engine takes 0.3 s a megabyte."""
+"""Largest text, in characters, that is redacted on the event loop. A larger text is redacted in a thread, because the
+pure engine takes 0.3 s a megabyte."""
 _LONGEST_SECRET: Final = 8_192
 """Characters after the end of an excerpt that are searched for secrets too. A secret may begin in the excerpt and end
 after the excerpt. The number is enough for a key file of 4 kB in hex. If a secret is longer, only its single lines are
@@ -89,21 +90,21 @@ def excerpt(text: str | bytes, chars: int) -> str:
 
 
 def first_chars(text: str, most: int) -> str:
-    """Return the first `most` characters of a text. If the cut divides a known secret, a mark replaces the part of the
-    secret before the cut."""
+    """Return the first `most` characters of a text. If the cut divides a known secret, "[REDACTED]" replaces the part
+    of the secret before the cut."""
     return drop_half_at_end(text[:most].encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
 
 def drop_half_at_end(data: bytes) -> bytes:
-    """Remove a divided secret from the end of bytes that were cut there. If the cut divided a known secret, a mark
-    replaces the part of the secret that is left."""
+    """Remove a divided secret from the end of bytes that were cut there. If the cut divided a known secret,
+    "[REDACTED]" replaces the part of the secret that is left."""
     size = _half_at_end(data, _encoded(known_here().data_texts))
     return data[:-size] + MARK.encode() if size else data
 
 
 def drop_half_at_start(data: bytes) -> bytes:
-    """Remove a divided secret from the start of bytes that were cut there. If the cut divided a known secret, a mark
-    replaces the part of the secret that is left."""
+    """Remove a divided secret from the start of bytes that were cut there. If the cut divided a known secret,
+    "[REDACTED]" replaces the part of the secret that is left."""
     size = _half_at_end(data[::-1], (secret[::-1] for secret in _encoded(known_here().data_texts)))
     return MARK.encode() + data[size:] if size else data
 

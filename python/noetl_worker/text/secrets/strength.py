@@ -42,8 +42,8 @@ _COMMON_WORDS: Final = frozenset(Path(__file__).with_name("common_words.txt").re
 
 
 class Strength(Enum):
-    """Strengths of a secret, which decide where redaction replaces the secret. The engines get WORDY secrets as `words`
-    and STRONG secrets as `secrets`."""
+    """Strengths of a secret, which decide where redaction replaces the secret. `SecretTexts` has a field for each
+    strength except COMMON."""
 
     COMMON = "common"
     """A secret that is replaced nowhere: it is an ordinary word and discloses nothing."""

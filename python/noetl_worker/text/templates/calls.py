@@ -100,8 +100,8 @@ _PASSED: Final[dict[str, Callable[[Context], tuple[Any, ...]]]] = {
     "environment": lambda context: (context.environment,),
     "eval_context": lambda context: (context.eval_ctx,),
 }
-"""Functions that return the extra first argument of a filter or test as a tuple. A filter asks for this argument by a
-decorator such as Jinja's `pass_context`. Key: the argument's kind, or "" for a filter or test without it."""
+"""Kind of the extra first argument that a filter or test gets from Jinja -> function that returns this argument in a
+tuple. Jinja's decorators, such as `pass_context`, ask for the argument. Kind "": no extra argument, an empty tuple."""
 
 
 def charged(function: Callable[..., Any], cost: Cost, attribute_at: int | None = None) -> Callable[..., Any]:
@@ -138,4 +138,6 @@ def charged(function: Callable[..., Any], cost: Cost, attribute_at: int | None =
 def _check_attribute(*attributes: Any) -> None:
     for attribute in attributes:
         if isinstance(attribute, str) and attribute.count(".") + attribute.count(",") >= _MAX_PARTS:
-            raise SecurityError(f"an attribute of over {_MAX_PARTS} parts: look it up in a loop")
+            raise SecurityError(
+                f"an attribute of over {_MAX_PARTS} parts, as in 'a.b.c': take its parts in a `for` loop"
+            )

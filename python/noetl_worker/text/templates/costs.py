@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from jinja2.exceptions import SecurityError
 
-from noetl_worker.text.templates.limits import PRINTED, Budget, charge_format, charge_numbers, text_size
+from noetl_worker.text.templates.limits import PRINTED, Budget, charge_format, charge_integer_operation, text_size
 
 Cost = Callable[..., None]
 """Function that charges the budget for a call of a filter, test or method. It gets the budget, the value that the
@@ -20,8 +20,8 @@ _PIECE: Final = 60
 """Bytes that a short text in a list is charged for: its memory and its pointer in the list."""
 _MAX_DIGITS: Final = 400
 _MAX_OF_LINK: Final = 100
-"""Most characters of an argument of `urlize`, which writes the argument into each link. A list of URL schemes may have
-a tenth of this number of elements."""
+"""Most characters of a text that is an argument of the filter `urlize`, which writes the text into each link. An
+argument that is a list (of URL schemes) may have a tenth as many elements."""
 _ENCODINGS: Final = (
     *("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii", "latin-1", "latin1", "iso-8859-1"),
     *("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"),
@@ -327,7 +327,7 @@ def _formatted(budget: Budget, value: Any, *arguments: Any, **named: Any) -> Non
 
 def _divided(budget: Budget, value: Any, num: Any = 1, *_: Any, **__: Any) -> None:
     if isinstance(value, int) and isinstance(num, int):
-        charge_numbers(budget, "%", value, num)
+        charge_integer_operation(budget, "%", value, num)
 
 
 def _absolute(budget: Budget, value: Any, *_: Any, **__: Any) -> None:

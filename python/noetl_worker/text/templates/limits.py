@@ -30,8 +30,8 @@ MAX_BITS: Final = 100_000
 PRINTED: Final = 6
 """Nodes (units of work) that each element of a value costs when the value is converted to text."""
 CONTAINER_NODES: Final = 8
-"""Nodes (units of work) that visiting a list or object in Python code costs. An element of a list with mixed types
-costs a multiple of this number."""
+"""Nodes (units of work) that visiting a list or object in Python code costs. In a list that contains lists or objects,
+each element costs a multiple of this number."""
 _MAPPING_NODES: Final = 12
 """Nodes (units of work) that visiting an object costs, without its entries. The entries are charged separately."""
 _ENTRY_NODES: Final = 4
@@ -113,11 +113,11 @@ class Budget:
             raise SecurityError(f"it runs for more than {MAX_TIME_S:g} s: do it in a python step")
 
     def charge_value(self, value: Any, weight: int = 1, size: int = 1) -> None:
-        """Charge the budget for a value and everything in it: `weight` nodes for each element, and `size` times
-        the bytes of the value's texts.
+        """Charge the budget for a value and everything in it: nodes for each element, in proportion to `weight`, and
+        `size` times the bytes of the value's texts.
 
-        An element that occurs twice in the value costs twice. A list of only numbers or texts costs a quarter, because
-        no Python code visits its elements.
+        An element that occurs twice in the value costs twice. A list without inner lists and objects costs far less
+        than other lists, because no Python code visits its elements.
         """
         if isinstance(value, str):
             self.charge(1, size * text_size(value))
@@ -154,7 +154,7 @@ class Budget:
         """Charge the budget for converting the integers among `items` to text.
 
         Args:
-            size: factor for the bytes of the texts.
+            size: bytes to charge for each digit.
             are_all: True if all items are integers.
         """
         self.charge(len(items) // (4 if are_all else 2))
@@ -278,7 +278,7 @@ def charge_operation(budget: Budget, operator: str, left: Any, right: Any) -> No
                 f"operator {operator!r} of {type(operand).__name__!r} is not open to templates: do it in a python step"
             )
     if isinstance(left, int) and isinstance(right, int):
-        charge_numbers(budget, operator, left, right)
+        charge_integer_operation(budget, operator, left, right)
     elif is_format:
         charge_format(budget, left, right if isinstance(right, tuple) else (right,))
     elif operator == "*":
@@ -302,7 +302,7 @@ def joined_size(texts: Iterable[Any]) -> int:
     return length if all(map(str.isascii, found)) else 4 * length
 
 
-def charge_numbers(budget: Budget, operator: str, left: int, right: int) -> None:
+def charge_integer_operation(budget: Budget, operator: str, left: int, right: int) -> None:
     """Charge the budget for an operator on two integers, by the number of bits in the result."""
     bits = (left.bit_length(), right.bit_length())
     made = sum(bits) if operator == "*" else max(bits)

@@ -1,8 +1,8 @@
 """Values that the Python plane has replaced by "[REDACTED]" in its result store.
 
 The store has large results, and the fields of a command above 8 kB (protocol/command.md#python-plane). The store
-replaces everything that looks like a secret, even a list under `authors` (read in the store's source;
-`authoring/dev/server/stored_form.py` has the rule).
+replaces everything that looks like a secret, even a list under `authors`. `authoring/dev/server/stored_form.py` has the
+same rule, taken from the store's source.
 
 A tool that got "[REDACTED]" would succeed with a wrong value, or would find no credential named "[REDACTED]". So the
 worker marks each "[REDACTED]" when it fetches the value. A template that reads a marked text fails.

@@ -225,8 +225,8 @@ class _Generator(CodeGenerator):
         self._write_around("environment.concat_text(context, (", node.nodes, "))", frame)
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
-        """Return the constant for a template's plain text. Refuse any expression: Jinja would evaluate a constant one
-        while compiling, when no budget limits it."""
+        """Return the constant for a template's plain text. Raise Impossible for an expression: Jinja then evaluates the
+        expression at rendering, within the budget, and not while compiling."""
         if not isinstance(node, nodes.TemplateData):
             raise nodes.Impossible
         return super()._output_child_to_const(node, frame, finalize)
@@ -274,8 +274,8 @@ class Environment(ImmutableSandboxedEnvironment):
         self.globals["namespace"] = CheckedNamespace
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Return the value of the key `name` for an uncalled `value.name`: `{{ workload.items }}` is data, not a
-        method."""
+        """Return the value of the key `attribute` for `value.attribute` without a call: `{{ workload.items }}` is data,
+        not a method."""
         if isinstance(obj, SecretEntry):
             return obj.field(attribute)
         if isinstance(obj, dict):

@@ -100,8 +100,8 @@ def render(
 def _render(
     value: JsonValue, variables: Mapping[str, JsonValue], strict: bool, undefined: JsonValue, budget: Budget | None
 ) -> JsonValue:
-    """Render a value within a budget. `budget` is None for a single text: then a budget is made only if the text is
-    compiled or evaluated by Jinja."""
+    """Render a value within a budget. Pass None as `budget` for a single text: `_render_text` then makes a budget only
+    if Jinja has to compile or evaluate the text."""
     if isinstance(value, str):
         if isinstance(value, PlainText):
             return str(value)

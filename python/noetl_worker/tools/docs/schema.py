@@ -53,10 +53,10 @@ _TIMES: Final = frozenset({"timeout", "timeout_seconds"})
 
 
 def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue]:
-    """Return the JSON Schema (draft 2020-12) of a step's `tool` of this kind.
+    """Return the JSON Schema (draft 2020-12) of a step's `tool`, for one tool kind.
 
     Args:
-        tool: from `Registry.get`, or your own.
+        tool: tool of the kind, from `Registry.get` or from a plug-in.
         strict: True to refuse unknown fields. By default they validate, because the worker only warns of them.
     """
     description = describe_kind(tool)

@@ -38,7 +38,7 @@ _LONGEST_WAIT_S: Final = 1e9
 a timer cannot wait for infinity."""
 _BOM: Final = b"\xef\xbb\xbf"
 _LONGEST_HEADER: Final = 1024
-"""Longest header, in characters, that is parsed."""
+"""Most characters of a Content-Type header that are searched for a charset. A longer Retry-After header is ignored."""
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^;\s]*))", re.IGNORECASE)
 _CHARGED_AT_ONCE: Final = 1 << 20
 _UNPACKED_AT_ONCE: Final = 1 << 20
@@ -106,8 +106,8 @@ async def read(response: httpx.Response, limit: int, owner: object = None) -> Co
     Args:
         response: an answer whose body has not been read.
         limit: most bytes, unpacked.
-        owner: object whose lifetime limits the memory reservation, which ends earlier with `leave_room`. None: the
-            returned Content.
+        owner: object whose lifetime limits the memory reservation for the body; None: the returned Content. A call of
+            `Content.leave_room` ends the reservation earlier.
 
     Raises:
         httpx.DecodingError: the body is not what its Content-Encoding says.

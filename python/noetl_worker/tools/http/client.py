@@ -156,7 +156,7 @@ def _server_key(address: str) -> str:
 
 
 def check_options(options: ClientOptions) -> None:
-    """Check the options as far as possible without reading a file. Raises ConfigurationError."""
+    """Check the options of a connection as far as possible without reading a file. Raises ConfigurationError."""
     if options.client_key is not None and options.client_cert is None:
         raise ConfigurationError(
             "'client_key' is the key of a 'client_cert'; give that too", field="client_key", tool="http"

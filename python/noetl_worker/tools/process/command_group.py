@@ -20,7 +20,7 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 GROUP = "noetl-commands-"
 """Name prefix of the cgroup of a worker's commands; the worker's process id follows."""
 DELEGATED = ("user.delegate", "trusted.delegate")
-"""File attributes by which systemd marks a cgroup as delegated to a service."""
+"""Extended attributes (xattr) of a cgroup's directory, by which systemd marks the cgroup as delegated to a service."""
 
 
 def commands_group(worker: int) -> Path:

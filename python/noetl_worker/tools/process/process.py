@@ -123,7 +123,8 @@ class Finished:
     """Notes on changes to the output: bytes were left out, or were not UTF-8 and were replaced."""
     answer: Mapping[str, JsonValue] | None = None
     """Answer of Python code: {"result": value}, {"error": {type, message}}, {"leaves_none": bool} if there is no
-    result, or {} after `sys.exit(0)`. None: the process ended without an answer, by `os._exit` or a signal."""
+    result (true: the code has set `result` to None), or {} after `sys.exit(0)`. None: the process ended without an
+    answer, by `os._exit` or a signal."""
     has_met_oom: bool = False
     """True if the kernel killed a process of the worker's cgroup for lack of memory while the program ran. An exit by
     SIGKILL alone does not show who sent the signal."""

@@ -264,7 +264,8 @@ def enter_environment(executable: str) -> None:
 
 
 def sees_system_packages(prefix: str) -> bool:
-    """Return True if the `pyvenv.cfg` of a virtual environment lets it see the packages of its interpreter."""
+    """Return True if code in this virtual environment can also import the packages of the base interpreter. The
+    environment's `pyvenv.cfg` says so (`include-system-site-packages`)."""
     with open(prefix + "/pyvenv.cfg", encoding="utf-8") as file:  # noqa: PTH123
         lines = [line.lower().partition("=") for line in file]
     given = {name.strip(): value.strip() for name, _, value in lines}

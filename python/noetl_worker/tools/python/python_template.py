@@ -9,18 +9,18 @@ with `-S` too: nothing of a virtual environment runs before a command has entere
   (socket of the command, stdout, stderr): fork, for Python code. `E`: the same three descriptors, to start the program
   that the command's request names (program, argv, env, cwd; `channel`: the descriptor number under which the program
   finds the socket). `K`: send the signal to the command's process group.
-  `A`: answer. `S` comes with a control socket: fork a supervisor, which serves that socket.
+  `A`: a request for a sign of life. `S` comes with a control socket: fork a supervisor, which serves that socket.
 * control socket, here -> worker: 17 bytes (op, command number, value). `X`: exit status as in `subprocess` (negative
-  for a signal); 255 for a fork that failed, NOT_STARTED for a program that could not be started. `A`: the answer asked
-  for. `S`: the supervisor exists.
+  for a signal); 255 for a fork that failed, NOT_STARTED for a program that could not be started. `A`: the sign
+  of life. `S`: the supervisor exists.
 * socket of the command: `python_exchange.py`. A command reports its beginning on this socket, and the worker reads the
 report only later.
 
 When the worker goes away, the control socket ends: everything is killed and this process ends. With a confinement
 (`confinement.py`) each command has a supervisor: a fork of the template that runs one command at a time. Whatever
 the command starts stays below its supervisor, in whichever session, and has ended before the `X`; the template ends
-processes that a killed supervisor leaves. The command cannot signal its supervisor, since its domain begins below
-it.
+processes that a killed supervisor leaves. The command cannot signal its supervisor, because the supervisor is
+outside the command's Landlock domain.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ _MIN_INT64: Final = -(2**63)
 
 @dataclass(frozen=True, kw_only=True)  # no slots: kind postgres has another base with slots
 class SqlFields:
-    """Fields of several SQL kinds."""
+    """Config fields that several SQL tool kinds share."""
 
     query_b64: str | list[str] | None = None
     """Base64 of the SQL as UTF-8 text. The SQL is not rendered, so `{{` is only text."""
@@ -46,7 +46,7 @@ class SqlFields:
     max_rows: int = MAX_ROWS
     """Maximum number of rows kept of the last statement; more are left out and marked by `truncated`."""
     timeout: float | None = None
-    """Seconds; absent: the command's remaining time."""
+    """Maximum run time of all statements in seconds; absent: the command's remaining time."""
 
 
 @dataclass
@@ -60,7 +60,8 @@ class Batch:
     rows: list[JsonValue] = field(default_factory=list)
     truncated: bool = False
     samples: list[list[JsonValue]] = field(default_factory=list)
-    """First rows of each statement, as lists. A counted write has one row: the count."""
+    """First rows of each statement, as lists. A statement that returns no rows has one row: the number of changed rows,
+    if the database counts them."""
 
     def returned(
         self,

@@ -71,11 +71,11 @@ class BatchEvents:
         events, _ = await self._newest(event_type)
         return [str(context_of(event).get("request_id")) for event in events]
 
-    async def find_batch(self, end: EventSet) -> str | None:
-        """Return the id of the batch that stored the terminal event of the command in `end`, claimed by the worker in
-        `end`. Return None if the fetched events show no such batch."""
-        stored, _ = await self._newest(end.part.last)
-        claim = {"command_id": str(end.command_id), "worker_id": end.worker_id}
+    async def find_batch(self, event_set: EventSet) -> str | None:
+        """Return the id of the batch that stored this set's terminal event, of the set's command and worker. Return
+        None if the fetched events show no such batch."""
+        stored, _ = await self._newest(event_set.part.last)
+        claim = {"command_id": str(event_set.command_id), "worker_id": event_set.worker_id}
         for event in stored:
             if {name: str(context_of(event).get(name)) for name in claim} == claim:
                 batches, _ = await self._newest("batch.accepted")

@@ -34,16 +34,16 @@ class ExecutionWatch:
     def __init__(self) -> None:
         self._watched: dict[int, asyncio.Task[None]] = {}
 
-    def watch(self, plane: Plane, end: EventSet) -> None:
+    def watch(self, plane: Plane, event_set: EventSet) -> None:
         """Watch the execution of a command whose outcome the plane has: the plane may have dropped the next commands.
 
         Args:
-            end: the command's terminal events.
+            event_set: the command's terminal events.
         """
-        if end.execution_id not in self._watched:
-            watching = asyncio.ensure_future(self._watch(plane, end.execution_id, end.log_ids()))
-            self._watched[end.execution_id] = watching
-            watching.add_done_callback(lambda _: self._watched.pop(end.execution_id, None))
+        if event_set.execution_id not in self._watched:
+            watching = asyncio.ensure_future(self._watch(plane, event_set.execution_id, event_set.log_ids()))
+            self._watched[event_set.execution_id] = watching
+            watching.add_done_callback(lambda _: self._watched.pop(event_set.execution_id, None))
 
     async def stop(self) -> None:
         await event_loop.end(*self._watched.values())
@@ -77,23 +77,25 @@ class ExecutionWatch:
             await asyncio.sleep(STANDING_STILL_S)
 
 
-async def is_stored(plane: Plane, end: EventSet) -> bool:
-    """Return whether the plane has stored the terminal event of `end` under the id that the worker gave to the event.
-    Return False also if the plane does not show the execution's events."""
-    ask = partial(plane.execution_detail, end.execution_id)
+async def is_stored(plane: Plane, event_set: EventSet) -> bool:
+    """Return whether the plane has stored the terminal event of `event_set` under the id that the worker chose. Return
+    False also if the plane does not show the execution's events."""
+    ask = partial(plane.execution_detail, event_set.execution_id)
     try:
-        execution = await retry_while_passing("the events of an execution", ask, ids=end.log_ids)
+        execution = await retry_while_passing("the events of an execution", ask, ids=event_set.log_ids)
     except ControlPlaneError as error:
         log.warning(
             "execution_check_failed",
-            **end.log_ids(),
+            **event_set.log_ids(),
             error=str(error),
             advice="do nothing: the control plane did not show the execution. Its command is over, so this outcome is "
             "dropped",
         )
         return False
-    ours = {event.get("event_type"): event for event in read_events(execution) if event.get("event_id") == end.own_id}
-    return str(context_of(ours.get(end.part.last, {})).get("command_id")) == str(end.command_id)
+    ours = {
+        event.get("event_type"): event for event in read_events(execution) if event.get("event_id") == event_set.own_id
+    }
+    return str(context_of(ours.get(event_set.part.last, {})).get("command_id")) == str(event_set.command_id)
 
 
 _ADVICE: Final = (

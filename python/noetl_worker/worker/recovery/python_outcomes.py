@@ -29,35 +29,40 @@ class PythonOutcomes:
     def __init__(self, batches: RecentBatches) -> None:
         self._batches: Final = batches
 
-    def assign_event_id(self, end: EventSet) -> None:
+    def assign_event_id(self, event_set: EventSet) -> None:
         pass  # the plane makes the ids
 
-    async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
-        """Find out whether the plane has stored the events and will never process them.
+    async def judge_by_records(
+        self, plane: Plane, event_set: EventSet, answer: Response, how: SendStatus
+    ) -> SendStatus:
+        """Find out whether the plane has stored the batch of these events and will never process the batch. If so, turn
+        `event_set` into a replacement for the batch, which is sent next.
 
         The plane reports such a batch by an answer 503. If this answer was lost, the plane answers "duplicate" to the
         next try with the same key. The state of the batch then shows whether the plane will process the events.
         """
         body = answer.json()
         batch = unqueued_batch(body) or str(body.get("request_id"))
-        if how is SendStatus.DUPLICATE and not await was_never_processed(plane, batch, end):
+        if how is SendStatus.DUPLICATE and not await was_never_processed(plane, batch, event_set):
             return SendStatus.ACCEPTED
-        return SendStatus.PASSING if rescue(plane, end, batch) else SendStatus.ACCEPTED
+        return SendStatus.PASSING if rescue(plane, event_set, batch) else SendStatus.ACCEPTED
 
-    def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:
-        self._batches.accepted(plane, end, answer.json())
+    def accepted(self, plane: Plane, event_set: EventSet, answer: Response) -> None:
+        self._batches.accepted(plane, event_set, answer.json())
 
-    async def is_stored(self, plane: Plane, end: EventSet) -> bool:
-        events = BatchEvents(plane, end.execution_id)
-        batch = await ask_about_batch("the batch of an outcome", partial(events.find_batch, end), end)
+    async def is_stored(self, plane: Plane, event_set: EventSet) -> bool:
+        events = BatchEvents(plane, event_set.execution_id)
+        batch = await ask_about_batch("the batch of an outcome", partial(events.find_batch, event_set), event_set)
         if batch is None:
             return False
-        log.info("outcome_already_stored", **end.log_ids(), batch=batch)
-        if not await was_never_processed(plane, batch, end):  # RecentBatches finds out if the plane loses it later
-            self._batches.accepted(plane, end, {"request_id": batch, "duplicate": True})
-        elif rescue(plane, end, batch):
+        log.info("outcome_already_stored", **event_set.log_ids(), batch=batch)
+        if not await was_never_processed(
+            plane, batch, event_set
+        ):  # RecentBatches finds out if the plane loses it later
+            self._batches.accepted(plane, event_set, {"request_id": batch, "duplicate": True})
+        elif rescue(plane, event_set, batch):
             return True
-        end.accepted(None)
+        event_set.accepted(None)
         return True
 
     async def stop(self) -> None:

@@ -89,9 +89,9 @@ class _Accepted:
 
     batch: str
     plane: Plane
-    end: EventSet | NamedOutcome
+    event_set: EventSet | NamedOutcome
     bytes: int
-    """Approximate size in memory."""
+    """Approximate size of the batch in memory, in bytes."""
     sent: int
     """Index of this batch among the requests that report the outcome, from 0."""
     outages: int
@@ -111,18 +111,18 @@ class _Accepted:
         return time.monotonic() - self.seen_at > OVERDUE_S
 
     def log_ids(self) -> dict[str, object]:
-        return {**self.end.log_ids(), "batch": self.batch}
+        return {**self.event_set.log_ids(), "batch": self.batch}
 
     def forget_events(self) -> None:
         """Drop the events for lack of room. The batch can then be logged, but not be sent again."""
-        self.end, self.bytes = NamedOutcome(self.end.execution_id, self.end.log_ids()), _BYTES_NAMED
+        self.event_set, self.bytes = NamedOutcome(self.event_set.execution_id, self.event_set.log_ids()), _BYTES_NAMED
 
 
 class LostOutcome(NamedTuple):
     """An outcome to be sent again, because the plane has lost it or will never process it."""
 
     plane: Plane
-    end: EventSet
+    event_set: EventSet
     batch: str
 
 
@@ -150,19 +150,20 @@ class RecentBatches:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def accepted(self, plane: Plane, end: EventSet, answer: Mapping[str, Any]) -> None:
+    def accepted(self, plane: Plane, event_set: EventSet, answer: Mapping[str, Any]) -> None:
         """Remember a batch that the plane has accepted.
 
         Args:
-            end: the event set, before its own method `accepted` is called.
+            event_set: the command's terminal events. Call this method before `EventSet.accepted`, which moves on to
+                the next request.
             answer: the plane's answer. Without a `request_id` the request was no batch.
         """
         if "request_id" not in answer:
             return
         batch = answer["request_id"]
         is_again = "duplicate" in answer and answer["duplicate"] is True
-        taken, outages = end.size + _OBJECT_BYTES, _UNSEEN if is_again else plane.gate.outages
-        accepted = _Accepted(batch, plane, end, taken, end.sent, outages)
+        taken, outages = event_set.size + _OBJECT_BYTES, _UNSEEN if is_again else plane.gate.outages
+        accepted = _Accepted(batch, plane, event_set, taken, event_set.sent, outages)
         self._recent.append(accepted)
         self._with_events.append(accepted)
         self._bytes += taken
@@ -176,9 +177,9 @@ class RecentBatches:
             self._begin()
 
     def _remember(self, batches: Iterable[_Accepted]) -> None:
-        """Remember only these batches, in this order."""
+        """Replace the remembered batches by `batches`, in this order, and add up their sizes anew."""
         self._recent = deque(batches)
-        self._with_events = deque([one for one in self._recent if not isinstance(one.end, NamedOutcome)])
+        self._with_events = deque([one for one in self._recent if not isinstance(one.event_set, NamedOutcome)])
         self._bytes = sum([one.bytes for one in self._recent])
 
     def _make_room(self) -> None:
@@ -228,10 +229,10 @@ class RecentBatches:
             self._timer.cancel()
         for _ in range(self.lost.qsize()):
             lost = self.lost.get_nowait()
-            not_rescued(lost.end, lost.batch, LOOK_ADVICE, STOPPED)
+            not_rescued(lost.event_set, lost.batch, LOOK_ADVICE, STOPPED)
         for accepted in [one for one in self._recent if not one.is_resolved]:
             if accepted.was_before_outage or accepted.outages != accepted.plane.gate.outages:
-                not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, STOPPED)
+                not_rescued(accepted.event_set, accepted.batch, LOOK_ADVICE, STOPPED)
             else:
                 log.warning("batch_left_open", **accepted.log_ids(), advice=_OPEN_ADVICE)
         self._recent.clear()
@@ -276,8 +277,8 @@ class RecentBatches:
         self._remember([accepted for accepted in self._recent if not accepted.is_resolved])
 
     async def _resolve(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
-        """Ask the plane what became of the batches. Mark each batch as resolved as soon as its state is known, so that
-        a later error does not make the worker replace it twice."""
+        """Ask the plane what became of the batches. Mark each batch as resolved as soon as its state is known. If a
+        later request fails, the next check leaves out resolved batches, and so sends no outcome a second time."""
         outages = plane.gate.outages
         for accepted in batches:
             accepted.was_before_outage |= accepted.outages != outages
@@ -296,7 +297,7 @@ class RecentBatches:
         log.info("batches_checked", count=len(batches), server_url=plane.url)
         by_execution: dict[int, list[_Accepted]] = defaultdict(list)
         for accepted in batches:
-            by_execution[accepted.end.execution_id].append(accepted)
+            by_execution[accepted.event_set.execution_id].append(accepted)
         for execution_id, of_execution in by_execution.items():
             events = BatchEvents(plane, execution_id)
             try:
@@ -321,12 +322,12 @@ class RecentBatches:
         at = sorted({0, (len(batches) - 1) // 2, len(batches) - 1})
         states = [await _state(batches[one]) for one in at]
         over = {batches[one]: state for one, state in zip(at, states, strict=True) if state and state.is_over}
-        self._found_completed.update(one.batch for one, state in over.items() if state.word == "completed")
+        self._found_completed.update(one.batch for one, state in over.items() if state.status == "completed")
         if None in states or [*over] != [batches[one] for one in at[: len(over)]]:
             return False
         for accepted, state in over.items():
-            if state.word == "failed":
-                events = BatchEvents(accepted.plane, accepted.end.execution_id)
+            if state.status == "failed":
+                events = BatchEvents(accepted.plane, accepted.event_set.execution_id)
                 await self._is_resolved(accepted, events)
                 accepted.is_resolved = True  # before the next question, which may fail: a rescue is sent only once
         for accepted in batches[: at[len(over) - 1] + 1] if over else ():
@@ -343,17 +344,17 @@ class RecentBatches:
         has_ended = await events.has("batch.completed", accepted.batch)
         self._found_completed.update(await events.batches("batch.completed"))
         state = None if has_ended else await _state(accepted)
-        if has_ended or (state is not None and state.word == "completed"):
+        if has_ended or (state is not None and state.status == "completed"):
             self._found_completed.add(accepted.batch)
             return True
         if state is None:
             await self._unknown(accepted, events, has_ended)
-        elif state.word == "failed":
+        elif state.status == "failed":
             await self._failed(accepted, events, state)
         elif self._is_lost(accepted):
-            self._lost(accepted, is_stored=True, has_begun=state.word == "processing")
+            self._lost(accepted, is_stored=True, has_begun=state.status == "processing")
         elif accepted.is_overdue:
-            _name("batch_overdue", accepted.end, accepted.batch, state=state.word, advice=LOOK_ADVICE)
+            _name("batch_overdue", accepted.event_set, accepted.batch, state=state.status, advice=LOOK_ADVICE)
         else:
             return False
         return True
@@ -364,7 +365,7 @@ class RecentBatches:
             self._lost(accepted, is_stored=True, has_begun=False)
         else:  # the plane's engine failed while it processed the batch: nobody knows how far it came
             said = {"error_code": state.error_code, "error": state.message}
-            _name("batch_failed", accepted.end, accepted.batch, **said, advice=LOOK_ADVICE)
+            _name("batch_failed", accepted.event_set, accepted.batch, **said, advice=LOOK_ADVICE)
 
     async def _unknown(self, accepted: _Accepted, events: BatchEvents, has_ended: bool | None) -> None:
         """Handle a batch that the plane does not know any more: send its events again, or log the batch if that is not
@@ -372,19 +373,19 @@ class RecentBatches:
         has_begun = await events.has("batch.processing", accepted.batch)
         is_stored = await events.has("batch.accepted", accepted.batch)
         if not has_begun and None in (has_ended, has_begun, is_stored):
-            not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, _UNKNOWN)
+            not_rescued(accepted.event_set, accepted.batch, LOOK_ADVICE, _UNKNOWN)
         else:
             self._lost(accepted, is_stored=is_stored is True, has_begun=has_begun is True)
 
     def _lost(self, accepted: _Accepted, *, is_stored: bool, has_begun: bool) -> None:
         """Queue a batch that the plane will never process, so that it is sent again. If that is impossible, log it."""
-        end, batch, plane = accepted.end, accepted.batch, accepted.plane
+        event_set, batch, plane = accepted.event_set, accepted.batch, accepted.plane
         if has_begun:
-            not_rescued(end, batch, LOOK_ADVICE, _BEGUN)
-        elif isinstance(end, NamedOutcome):
-            not_rescued(end, batch, LOOK_ADVICE, _NO_EVENTS)
+            not_rescued(event_set, batch, LOOK_ADVICE, _BEGUN)
+        elif isinstance(event_set, NamedOutcome):
+            not_rescued(event_set, batch, LOOK_ADVICE, _NO_EVENTS)
         else:
-            again = end.copy_from_request(accepted.sent)
+            again = event_set.copy_from_request(accepted.sent)
             if not is_stored:
                 log.warning("batch_forgotten", **accepted.log_ids(), advice=_FORGOTTEN_ADVICE)
             elif not rescue(plane, again, batch):
@@ -409,26 +410,26 @@ _OPEN_ADVICE: Final = (
 )
 
 
-def rescue(plane: Plane, end: EventSet, batch: str) -> bool:
-    """Turn `end` into a replacement for a batch that the plane never processes. Return False if the plane cannot
+def rescue(plane: Plane, event_set: EventSet, batch: str) -> bool:
+    """Turn `event_set` into a replacement for a batch that the plane never processes. Return False if the plane cannot
     replace the batch; this is then logged."""
-    if not plane.rules.can_rescue(end):
-        not_rescued(end, batch, _NOT_RESCUED_ADVICE)
+    if not plane.rules.can_rescue(event_set):
+        not_rescued(event_set, batch, _NOT_RESCUED_ADVICE)
         return False
-    log.warning("batch_rescued", **end.log_ids(), batch=batch, advice=_RESCUED_ADVICE)
-    end.rescue(batch)
+    log.warning("batch_rescued", **event_set.log_ids(), batch=batch, advice=_RESCUED_ADVICE)
+    event_set.rescue(batch)
     return True
 
 
-def not_rescued(end: EventSet | NamedOutcome, batch: str, advice: str, reason: str | None = None) -> None:
+def not_rescued(event_set: EventSet | NamedOutcome, batch: str, advice: str, reason: str | None = None) -> None:
     """Log a command whose outcome the plane will never process and the worker cannot send again."""
     why = {"reason": reason} if reason is not None else {}
-    _name("batch_not_rescued", end, batch, advice=advice, **why)
+    _name("batch_not_rescued", event_set, batch, advice=advice, **why)
 
 
-def _name(event: str, end: EventSet | NamedOutcome, batch: str, **said: str) -> None:
+def _name(event: str, event_set: EventSet | NamedOutcome, batch: str, **said: str) -> None:
     metrics.BATCHES_NOT_RESCUED.inc()
-    log.error(event, **end.log_ids(), batch=batch, **said)
+    log.error(event, **event_set.log_ids(), batch=batch, **said)
 
 
 def _number(batch: str) -> int:
@@ -437,14 +438,14 @@ def _number(batch: str) -> int:
 
 
 def _check_failed(plane: Plane, batches: Sequence[_Accepted], error: ControlPlaneError) -> None:
-    """Log an error from asking the plane about batches, unless it is temporary. The worker stops watching overdue
-    batches, and asks again about all others."""
+    """Log an error from asking the plane about `batches`, and stop watching the overdue batches among them. For a
+    temporary error, do nothing. The next check asks again about all batches that are still watched."""
     if is_passing(error):
         return
     log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error), advice=_CHECK_ADVICE)
     for accepted in batches:
         if accepted.is_overdue and not accepted.is_resolved:
-            _name("batch_overdue", accepted.end, accepted.batch, reason=str(error), advice=LOOK_ADVICE)
+            _name("batch_overdue", accepted.event_set, accepted.batch, reason=str(error), advice=LOOK_ADVICE)
             accepted.is_resolved = True
 
 

@@ -26,29 +26,33 @@ class RustOutcomes:
         self._ids = ids
         self._watch = ExecutionWatch()
 
-    def assign_event_id(self, end: EventSet) -> None:
-        if end.has_own_id and not end.own_id:
-            end.own_id = self._ids.next_above(end.above)
+    def assign_event_id(self, event_set: EventSet) -> None:
+        if event_set.has_own_id and not event_set.own_id:
+            event_set.own_id = self._ids.next_above(event_set.above)
 
-    async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
-        """Find out whether the plane already has our own event under this id, because a proxy sent the request twice.
-        If the id belongs to another event, choose another id."""
+    async def judge_by_records(
+        self, plane: Plane, event_set: EventSet, answer: Response, how: SendStatus
+    ) -> SendStatus:
+        """Find out whether the plane already has this terminal event under the id that the worker has chosen, because a
+        proxy sent the request twice. If the id belongs to another event, choose another id."""
         del answer, how
-        if await is_stored(plane, end):
+        if await is_stored(plane, event_set):
             return SendStatus.ACCEPTED
-        end.own_id, end.was_tried = self._ids.next_above(end.own_id), False
+        event_set.own_id, event_set.was_tried = self._ids.next_above(event_set.own_id), False
         return SendStatus.UNCERTAIN
 
-    def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:
-        if answer.status >= 300 and end.has_own_id:  # the plane has the event already: an earlier request was cut off
-            self._watch.watch(plane, end)
+    def accepted(self, plane: Plane, event_set: EventSet, answer: Response) -> None:
+        if (
+            answer.status >= 300 and event_set.has_own_id
+        ):  # the plane has the event already: an earlier request was cut off
+            self._watch.watch(plane, event_set)
 
-    async def is_stored(self, plane: Plane, end: EventSet) -> bool:
-        if not end.has_own_id:
+    async def is_stored(self, plane: Plane, event_set: EventSet) -> bool:
+        if not event_set.has_own_id:
             return False
-        log.info("outcome_already_stored", **end.log_ids())
-        self._watch.watch(plane, end)
-        end.accepted(None)
+        log.info("outcome_already_stored", **event_set.log_ids())
+        self._watch.watch(plane, event_set)
+        event_set.accepted(None)
         return True
 
     async def stop(self) -> None:

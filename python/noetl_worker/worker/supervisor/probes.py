@@ -30,7 +30,7 @@ class _LastMetrics:
     text: str = ""
     """The latest metrics."""
     before: str = ""
-    """Sums of the last metrics of the earlier processes."""
+    """Metrics in which each counter is the sum of the last counts of the worker's earlier processes."""
 
     def take(self, life: asyncio.subprocess.Process | None, text: str) -> None:
         if life is not self.life:

@@ -116,7 +116,7 @@ class EmptyNames:
         return f"the result of step '{root}' has no such key"
 
     def _is_referred(self, root: str, scope: Mapping[str, JsonValue]) -> bool:
-        """Return whether templates see only a reference and a preview of a step's result, since the result is large."""
+        """Return whether templates see only a reference to, and a preview of, the large result of step `root`."""
         seen = {name: scope[name] for name in (root, STEPS) if name in scope}
         return "_ref" in fields_of(scope.get(root)) or root in _NAMES[self.dialect].referred(seen)
 
@@ -137,7 +137,7 @@ class _Hidden:
     """Function that returns the `ctx` names not to report. The function is slow, so it is called only for a `ctx`
     name without a value."""
     is_all_of_iter: bool = False
-    """True to report no name below `iter`."""
+    """True if a task of the step may give values to the names below `iter`, so that none of them is reported."""
     is_filled_in: bool = False
     """True if the worker renders the templates. The worker can fetch a large result to which the plane sends only a
     reference, so names in such a result are not reported."""

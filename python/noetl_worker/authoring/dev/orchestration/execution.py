@@ -36,7 +36,7 @@ class LoopRun:
     items: list[JsonValue]
     is_parallel: bool
     limit: int
-    """Largest number of commands that may be open at the same time."""
+    """Largest number of the loop's commands that may be open at the same time."""
     next_index: int
     end: int
     """Index after the last item to run."""
@@ -159,7 +159,8 @@ class CommandOutcome:
     """Rust plane: the event's context, which templates see under `steps`."""
     error: str | None = None
     fails_execution: bool = False
-    """True if this outcome makes the execution end FAILED. On the Rust plane, a failure of the tool itself does not."""
+    """True if this outcome makes the execution end FAILED. Always False on the Rust plane: there the playbook goes on
+    after a `call.done` with a tool's failure."""
     event_type: str = "call.done"
     command_ref: str | None = None
     merged: Mapping[str, JsonValue] = field(default_factory=dict)

@@ -81,7 +81,7 @@ class Playbook:
     steps: Mapping[str, Step]
     keychain: Sequence[Mapping[str, JsonValue]] = ()
     entry: str = ""
-    """Value of `executor.spec.entry_step`. Only the Python plane reads it."""
+    """Name of the first step to run, from `executor.spec.entry_step`. Only the Python plane reads this field."""
 
     @classmethod
     def from_document(cls, document: Mapping[str, JsonValue]) -> Playbook:

@@ -189,7 +189,7 @@ class _RustEngine(Environment):
     def step_result(self, context: Any, name: str, obj: Any) -> Any:
         """Return the value of `STEP.result`: the value of the key `result` in the step's result.
 
-        If this key is missing, the worker's engine returns the whole result, but the Rust plane's engine does not.
+        Without this key there is no value, as on the Rust plane. The worker's own engine returns the whole result.
         """
         return self.getattr(obj, "result")
 

@@ -31,7 +31,7 @@ class Trigger:
     step: str
     batch_request_id: int | None
     fanout: Sequence[str] = ()
-    """Names of the steps to which all chosen arcs lead; empty if only one arc was chosen."""
+    """Names of the target steps of all chosen arcs; empty if only one arc was chosen."""
     target_index: int = 0
 
 
@@ -388,9 +388,9 @@ class _DecisionBuilder:
         self._fill(run, step, self.scope(outcome, "loop_init", step), trigger)
 
     def _close_loop(self, step: Step, run: LoopRun, request_id: int | None) -> None:
-        """End a loop whose items have all ended, and leave its step.
+        """End a loop whose items have all ended: store its results, and leave its step.
 
-        After a failed item nothing follows (recorded: loop-item-fails).
+        If an item has failed, do not leave the step, so that no step follows (recorded: loop-item-fails).
         """
         execution = self.execution
         value = self.rules.keep_loop(execution, step.name, run)

@@ -15,7 +15,7 @@ from noetl_worker.models.wire import CommandId, Dialect, JsonValue
 
 @dataclass(frozen=True, slots=True)
 class IssuedCommand:
-    """A command with all that a claim's answer contains."""
+    """An issued command, with all fields that the answer to its claim contains."""
 
     execution_id: int
     event_id: int

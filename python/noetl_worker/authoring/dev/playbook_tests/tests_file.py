@@ -19,7 +19,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.fields import nearest
 
 OUTCOMES: Final = ("completed", "failed", "cancelled", "running")
-"""Outcomes that a test may expect. `running` means that no step will ever follow, although the execution has no end."""
+"""Outcomes that a test may expect. `running` means that no step will ever follow, although the plane says RUNNING."""
 _ENDINGS: Final = (".test.yaml", ".test.yml")
 
 

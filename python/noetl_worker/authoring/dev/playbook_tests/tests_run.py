@@ -97,7 +97,7 @@ async def _run(plane: DevControlPlane, test: PlaybookTest, seen: _Seen, limit_s:
         return [Difference(test.line, "outcome", (text,))]
     except Exception as error:  # the other tests are run, and reported
         if not isinstance(error, (PlaybookError, TemplateError)):
-            log.exception("test %r of %s", test.name, entry.path)
+            log.exception("test %r of %s broke noetl-worker; report this with the traceback", test.name, entry.path)
         return [Difference(test.line, "the playbook cannot be executed", (str(error) or type(error).__name__,))]
     finally:
         stop()

@@ -55,7 +55,7 @@ class Batches:
     # ── accepting ───────────────────────────────────────────────────────────────────────────────
 
     def accept(self, body: JsonValue, raw: bytes, key: str | None) -> HttpAnswer:
-        """Answer POST /api/events/batch."""
+        """Answer POST /api/events/batch: store the batch's events, and queue the batch for `work_off`."""
         items = self._read(body, raw)
         if (known := self._row("idempotency_key", key)) is not None:
             return self._accepted(known["request_id"], known["event_ids"], key, is_duplicate=True)
@@ -136,7 +136,7 @@ class Batches:
             self._work(self._queue.popleft())
 
     def _work(self, pending: _Pending) -> None:
-        """Act on a batch. The plane acts only on the batch's last actionable event."""
+        """Act on the last event of a batch for which `is_driving` is True. The other events are only stored."""
         began = time.time()
         execution, request_id = pending.execution, str(pending.request_id)
         context = {
@@ -183,7 +183,7 @@ class Batches:
     # ── status ──────────────────────────────────────────────────────────────────────────────────
 
     def status_route(self, request_id: str) -> HttpAnswer:
-        """Answer GET /api/events/batch/{request_id}/status."""
+        """Answer GET /api/events/batch/{request_id}/status: whether the plane has acted on the batch."""
         row = self._row("request_id", request_id)
         if row is None:
             return detail(404, f"Batch request not found: {request_id}")

@@ -75,7 +75,7 @@ class Executions:
     # ── starting ────────────────────────────────────────────────────────────────────────────────
 
     def execute_route(self, body: JsonValue) -> HttpAnswer:
-        """Answer POST /api/execute."""
+        """Answer POST /api/execute: start an execution of a playbook of the catalog."""
         given = fields_of(body)
         entry = self._entry(given)
         if self._is_rust and (refusal := self._refusal_of_rust(entry)):

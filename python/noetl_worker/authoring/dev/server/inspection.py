@@ -28,7 +28,7 @@ class Inspection:
         self._is_rust = settings.dialect is Dialect.RUST
 
     def status_route(self, execution_id: int) -> HttpAnswer:
-        """Answer GET /api/executions/{id}/status."""
+        """Answer GET /api/executions/{id}/status: the execution's status, steps and times."""
         execution = self._executions.known(execution_id, otherwise=_NOT_FOUND)
         return answer(self._rust_status(execution) if self._is_rust else self._python_status(execution))
 
@@ -88,7 +88,7 @@ class Inspection:
     # ── detail and events ───────────────────────────────────────────────────────────────────────
 
     def detail_route(self, execution_id: int, query: Mapping[str, str]) -> HttpAnswer:
-        """Answer GET /api/executions/{id}."""
+        """Answer GET /api/executions/{id}: the execution with its status, times and events."""
         execution = self._executions.known(execution_id, otherwise=_NOT_FOUND)
         if self._is_rust:
             return answer(self._rust_detail(execution))

@@ -113,7 +113,7 @@ class PythonEvents:
     # ── one event ───────────────────────────────────────────────────────────────────────────────
 
     def single(self, body: JsonValue) -> HttpAnswer:
-        """Answer POST /api/events."""
+        """Answer POST /api/events: store one event, and act on it if the event drives the execution."""
         execution_id = required("execution_id", body)["execution_id"]
         item = read_item(body, default_actionable=True)
         try:

@@ -58,7 +58,9 @@ class Reaper:
         self._republish(lost, as_text=False)
 
     def sweep(self) -> None:
-        """Run the Python plane's reaper once: publish unclaimed and abandoned commands, with the command_id as text."""
+        """Publish the notifications of unclaimed and abandoned commands again, as the Python plane's reaper does. The
+        command_id is written as text.
+        """
         now = time.time()
         waiting = [
             row

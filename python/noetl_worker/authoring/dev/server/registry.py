@@ -164,7 +164,7 @@ def _times(row: Mapping[str, JsonValue], *, utc: str) -> dict[str, JsonValue]:
 
 
 def _check_rust(body: JsonValue, raw: bytes) -> None:
-    """Raise Refused for a body that the Rust plane refuses.
+    """Raise Refused if the Rust plane would refuse the body of a registration or heartbeat.
 
     The Rust plane treats `kind` and `component_type` as one field (recorded: register-both-kind-and-component-type).
     """

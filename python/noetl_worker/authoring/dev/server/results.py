@@ -37,7 +37,7 @@ class Results:
     # ── routes ──────────────────────────────────────────────────────────────────────────────────
 
     def put_route(self, execution_id: int, body: Mapping[str, JsonValue]) -> HttpAnswer:
-        """Answer PUT /result/{execution_id}."""
+        """Answer PUT /result/{execution_id}: store a value, and return the reference to the value."""
         for required in ("name", "data"):
             if required not in body:
                 raise missing(required, dict(body))

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class RouteCall(NamedTuple):
-    """A parsed request."""
+    """A parsed HTTP request, as the handler of its route gets it."""
 
     path: Mapping[str, str]
     query: Mapping[str, str]

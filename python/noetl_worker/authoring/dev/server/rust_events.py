@@ -44,7 +44,10 @@ class RustEvents:
         for missed events once a second, and this plane does not."""
 
     def single(self, body: JsonValue, raw: bytes) -> HttpAnswer:
-        """Answer POST /api/events. The worker makes the event's id. The plane reads events in id order."""
+        """Answer POST /api/events. The worker makes the event's id.
+
+        If this id is below an id that the plane made for the command, the event does not advance the execution.
+        """
         execution_id = _execution_id(body, raw)
         given, meta = body.get("event_id"), body.get("meta")
         event_id = given if isinstance(given, int) else self._log.ids.next()

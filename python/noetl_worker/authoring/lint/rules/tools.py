@@ -117,7 +117,7 @@ def _field_path(field: str) -> Path:
 
 
 def _existing_part(inspection: Inspected, path: Path, inside: Path) -> Path:
-    """Extend `path` by the keys of `inside` up to the first key that the playbook does not have, and return it."""
+    """Return `path` extended by the keys of `inside`, as far as the playbook has a value at the extended path."""
     for part in inside:
         if not inspection.playbook.has((*path, part)):
             break

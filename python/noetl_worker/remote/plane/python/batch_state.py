@@ -19,8 +19,8 @@ batch. A 503 with such a code means that the plane stopped waiting for its queue
 class BatchState(NamedTuple):
     """State of a batch of events (GET /api/events/batch/{id}/status, protocol/batches.md#after-the-answer)."""
 
-    word: str
-    """State: accepted, processing, completed or failed."""
+    status: str
+    """State of the batch as the plane names it: accepted, processing, completed or failed."""
     error_code: str
     message: str
 
@@ -30,13 +30,13 @@ class BatchState(NamedTuple):
 
     @property
     def is_over(self) -> bool:
-        return self.word in ("completed", "failed")
+        return self.status in ("completed", "failed")
 
     @property
     def was_never_processed(self) -> bool:
         """True if the plane will never process the batch. Sending the request again under the same Idempotency-Key does
         not help."""
-        return self.word == "failed" and self.error_code in _BEFORE_THE_QUEUE
+        return self.status == "failed" and self.error_code in _BEFORE_THE_QUEUE
 
 
 def unqueued_batch(refused: JsonValue) -> str | None:
@@ -44,8 +44,8 @@ def unqueued_batch(refused: JsonValue) -> str | None:
     body.
 
     The plane also records this failure in the state of the batch, unless the plane's database is down (read in the
-    plane's source). With the database down, the state stays `accepted` for ever. A repeated request under the same key
-    is then answered as a duplicate.
+    plane's source). With the database down, the state stays `accepted` for ever. A repeated request under the same
+    Idempotency-Key is then answered as a duplicate.
     """
     detail = fields_of(fields_of(refused).get("detail"))
     if detail.get("code") not in _BEFORE_THE_QUEUE:

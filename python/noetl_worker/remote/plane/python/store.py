@@ -84,7 +84,7 @@ def whole_result(data: bytes) -> bytes:
 
 
 def has_packed(values: Mapping[str, JsonValue]) -> bool:
-    """Return whether one of these objects is a packed result."""
+    """Return whether one of a claim's variables is a packed (compressed) result."""
     for value in values.values():  # noqa: SIM110 - for each command: a generator costs a call per name
         if type(value) is dict and PACKED in value:
             return True

@@ -51,8 +51,8 @@ _FROM_INPUT: Final = ("uri", "result_ref", "data", "sha256")
 class ArtifactConfig:
     """Gets content from an address, or puts content to an address.
 
-    An address is noetl://... (the control plane's result store), file:///path or /path, http:// or https://. If the
-    step has no field uri, result_ref, data or sha256, the worker reads the field of this name from `input`.
+    An address is noetl://... (the control plane's result store), file:///path or /path, http:// or https://. The
+    fields uri, result_ref, data and sha256 may also stand under `input`. A field of the step itself takes precedence.
     """
 
     action: Literal["get", "put"] = "get"
@@ -149,7 +149,7 @@ class ArtifactTool(OverHttp):
     Errors: not_found, auth, resource (too large), parse (digest, gzip, JSON), server_error, connection.
 
     differs-from-upstream: a get returns the same fields from files, HTTP and the result store. For a stored result the
-    Rust worker returns only the value, as `result_fetch` does. `put` works, and `sha256` is compared.
+    Rust worker returns only the value, as `result_fetch` does. Here `put` works too, and `sha256` is compared.
     """
 
     kind: ClassVar[str] = "artifact"

@@ -174,8 +174,8 @@ def object_metadata(kind: str, name: str, namespace: str, context: ToolContext) 
     """Return the metadata of a Job, ConfigMap or Secret, with labels by which an operator finds the step's Job.
 
     differs-from-upstream: there are no labels `noetl.execution-id` and `noetl.step-name`. For a Job with these labels
-    the platform's k8s-watcher posts a second `call.done` (read in its source, noetl/ops); here the command itself
-    reports the Job's end.
+    the platform's k8s-watcher posts a second `call.done`, in addition to the command's own. (read in the source of the
+    watcher, noetl/ops)
     """
     # A label must begin and end with a letter or a digit.
     step = _NOT_IN_LABELS.sub("-", context.command.step).lstrip("-._")[:63].rstrip("-._")

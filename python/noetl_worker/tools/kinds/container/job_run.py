@@ -116,8 +116,8 @@ class JobRun:
             await asyncio.sleep(backoff.delay_s(tries, first_poll_s, most_poll_s, jitter=0.0))
 
     async def _output(self, max_bytes: int) -> str | None:
-        """Return the output of the newest pod, at most `max_bytes`. Return None if no container started, or, after a
-        warning, if the output cannot be read."""
+        """Return the output of the newest pod, at most `max_bytes`. Return None if no container started. If the output
+        cannot be read, log a warning and return None."""
         if self.pod.name is None or self.pod.never_starts:
             return None
         try:

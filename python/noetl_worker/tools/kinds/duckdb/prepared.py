@@ -33,8 +33,8 @@ class PreparedInstance:
         self._environment: dict[str, str | None] = {}
 
     def open(self, duckdb: Any) -> None:
-        """Open the instance in the template process. If opening fails or starts a thread, keep none: each command then
-        opens its own instance."""
+        """Open the instance in the template process. If opening fails or starts a thread, keep no instance: each
+        command's process then opens its own."""
         for settings in _WITHOUT_THREADS:
             with suppress(Exception):
                 connection = duckdb.connect(config={**PREPARED_SETTINGS, **settings})

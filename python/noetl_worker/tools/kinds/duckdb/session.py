@@ -156,8 +156,8 @@ class Duckdb:
 
     @asynccontextmanager
     async def _start(self, opening: Opening, settings: ToolSettings) -> AsyncIterator[FirstRequest]:
-        """Make the first request for a DuckDB process, with a temporary directory for the duration of the block.
-        Afterwards remove all temporary files, which a killed process leaves behind."""
+        """Provide the first request to a DuckDB process, with a temporary directory that exists during the block. After
+        the block, remove all temporary files, because a killed process leaves such files behind."""
         requirements.check("duckdb", "duckdb")
         async with self._runner.scratch.directory() as directory:
             start = FirstRequest(opening, self._surroundings(directory, settings))

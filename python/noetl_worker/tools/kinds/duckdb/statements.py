@@ -79,7 +79,7 @@ def _run_one(duckdb: Any, connection: Any, batch: sql.Batch, statement: Any, par
         batch.changed(shown, rows[0][0] if rows else 0)
         if not rows:
             batch.samples[-1] = []
-    elif columns and not (columns == ["Success"] and not rows and _may_give_nothing(statement)):
+    elif columns and not (columns == ["Success"] and not rows and _may_return_no_rows(statement)):
         types = [str(column[1]) for column in described[: len(columns)]]
         given = special.rows(rows) if special else rows
         affected = len(rows) + _number_of_more(result) if _is_returning(statement) else None
@@ -99,17 +99,17 @@ def _counts(statement: Any) -> bool:
     """Return True if a statement's only result column `Count` is DuckDB's number of changed rows. Return False if the
     author selected a column of this name.
 
-    For an INSERT, DuckDB's parser does not tell whether rows or a number of rows will come. Rows come only if the
-    statement has RETURNING. DuckDB splits PIVOT into several statements (MULTI), and its parser then announces every
-    kind of result.
+    DuckDB's parser tells which kinds of result a statement may return. For an INSERT the parser names both rows and the
+    number of changed rows; rows come only if the statement has RETURNING. For PIVOT, which DuckDB splits into several
+    statements (MULTI), the parser names every kind.
     """
     can_change = any(kind.name == "CHANGED_ROWS" for kind in statement.expected_result_type)
     return can_change and statement.type.name != "MULTI" and not _is_returning(statement)
 
 
-def _may_give_nothing(statement: Any) -> bool:
-    """Return True for a statement that returns no rows (SET, ATTACH, CHECKPOINT). DuckDB gives such a statement an
-    empty column `Success`."""
+def _may_return_no_rows(statement: Any) -> bool:
+    """Return True if a statement may return no rows: it is no SELECT and has no RETURNING. For a statement that
+    returns no rows, such as SET or ATTACH, DuckDB gives an empty column `Success`."""
     return statement.type.name != "SELECT" and not _is_returning(statement)
 
 

@@ -126,8 +126,8 @@ class DucklakeTool:
 
 
 def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: ToolContext) -> tuple[Opening, str]:
-    """Return the first request's database settings for a command, and the catalog's path in the ATTACH statement
-    (`postgres:`, `sqlite:/a/b`).
+    """Return the settings with which the command's DuckDB process attaches the catalog, and the catalog's path in the
+    ATTACH statement (`postgres:`, `sqlite:/a/b`).
 
     Raises:
         ConfigurationError: the catalog or `data_path` cannot be used, for instance because its path is outside

@@ -223,7 +223,8 @@ class HttpCall:
         return _timed_out(limit_shown_s, config.url)
 
     async def _authorized(self, config: HttpFields) -> ToolResult:
-        """Do one exchange. If the server refuses a cached token, do a second exchange with a new token."""
+        """Send the request and return the result. If the server answers 401 to an access token that the worker fetched,
+        send the request again with a new token."""
         result, fetched = await self._sent(config)
         if fetched is not None and fields_of(result.data).get("status_code") == 401:
             self._authorizer.tokens.forget(fetched)

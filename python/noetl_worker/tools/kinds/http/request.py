@@ -112,7 +112,7 @@ def build(
         if params:
             url = url.copy_with(params=url.params.merge(params))
         if not body.keys() - {"content"}:
-            before, after, stream = _in_bytes(method, url, given_names, body.get("content", b""))
+            before, after, stream = _own_headers_and_stream(method, url, given_names, body.get("content", b""))
             sent, body = [*before, *sent, *after], {"stream": stream}
         request = httpx.Request(method, url, headers=sent, extensions={"timeout": timeouts}, **body)
     except (httpx.InvalidURL, TypeError, ValueError) as error:  # UnicodeError too: a header that is not ASCII
@@ -124,14 +124,13 @@ def build(
     return request
 
 
-def _in_bytes(
+def _own_headers_and_stream(
     method: str, url: httpx.URL, given: set[str], content: bytes
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]], httpx.ByteStream]:
-    """Return the headers `Host` and `Content-Length` that the step does not give itself, and the body as a stream. The
-    first list of headers is sent before the step's headers, the second list after them.
+    """Return the headers to send before the step's headers, the headers to send after them, and the body as a stream.
 
-    httpx would add the same headers, but would read all headers four times for this. That takes half the time of
-    building a request.
+    The headers are `Host` and `Content-Length`, unless the step gives them. httpx would add the same headers, but would
+    read all headers four times for this. That takes half the time of building a request.
     """
     before = [] if "host" in given else [("Host", url.netloc.decode("ascii"))]
     after = []

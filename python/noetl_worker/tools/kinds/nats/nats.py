@@ -117,7 +117,7 @@ class NatsTool(NatsConnectionTool):
     }
 
     def ignored(self, config: NatsConfig) -> list[ConfigurationError]:
-        """Return warnings about fields that this operation does not read."""
+        """Return a warning for each config field that the step's `operation` does not read."""
         read = _fields_read(config.operation) | _OF_EVERY_OPERATION
         given = [known.name for known in fields(config) if getattr(config, known.name) != _default(known)]
         why = f"{config.operation} does not read it"

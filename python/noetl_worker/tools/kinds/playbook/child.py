@@ -2,12 +2,11 @@
 
 The planes show the results of the child's steps in different places:
 
-* Python plane, status answer: the field `variables` has the values of steps. It lacks values with a `status` or a
-  `reference`, and lists of tasks (recorded: tool-shell-status-final, task-sequence-status-final). The case of
-  `reference` was read in the plane's source. Later versions show only values made by `set`, according to that
-  source.
-* Python plane, child's events: these events add only the `reference` of a large result (protocol/results.md#limits;
-  read in the plane's source). An event shows `result.context` of a worker's event, but not the event's `response`.
+* Python plane, status answer: the field `variables` has the values of steps. It lacks each value with a `status` or a
+  `reference`, and the values of task lists. Later versions of the plane show only values made by `set`.
+  (recorded: tool-shell-status-final, task-sequence-status-final; `reference` and `set`: read in the plane's source)
+* Python plane, child's events: in addition they show the `reference` of a large result (protocol/results.md#limits).
+  An event shows `result.context` of a worker's event, but not the event's `response`. (read in the plane's source)
 * Rust plane: the status answer has no values. The child's events have the values (protocol/executions.md#children).
 """
 
@@ -159,8 +158,8 @@ def _result(call: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
 
 
 def _events(detail: Mapping[str, JsonValue]) -> Sequence[Mapping[str, Any]]:
-    """Return the events, newest first. The events are sorted by id, because the plane lists simultaneous events in any
-    order."""
+    """Return the events of a child execution, newest first. The events are sorted by id, because the plane lists
+    simultaneous events in any order."""
     return sorted(read_events(detail), key=lambda event: int(event.get("event_id") or 0), reverse=True)
 
 

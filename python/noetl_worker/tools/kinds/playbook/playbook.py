@@ -117,7 +117,7 @@ async def _wait(config: PlaybookConfig, context: ToolContext) -> ToolResult:
         execution_id = int(found)
         await note.write(execution_id)
     else:
-        context.logger.info("child_found", child_execution_id=execution_id)
+        context.logger.info("child_wait_resumed", child_execution_id=execution_id)
     data = _started_data(execution_id, config)
     child = _ChildRun(execution_id, data, config, context)
     try:

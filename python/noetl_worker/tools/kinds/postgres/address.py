@@ -42,8 +42,8 @@ _FILES: Final = ("passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert")
 """libpq settings that name files. libpq opens these files on the event loop, so a named pipe would block all
 commands."""
 _PUBLIC: Final = ("sslrootcert", "system")
-"""The exception among the settings that name files: `sslrootcert=system` names no file, but the certificate authorities
-that the machine trusts."""
+"""The only value of a `_FILES` setting that is not a file name: `sslrootcert=system` stands for the certificate
+authorities that the machine trusts."""
 _READS_LOGIN: Final = "it reads a login from a file of the worker's machine: give host, user and password"
 _REFUSED: Final[Mapping[str, str]] = {
     "service": _READS_LOGIN,

@@ -26,7 +26,7 @@ _ANY_PORT: Final = 5432
 """Any port number, as an argument for looking up the addresses of a host. The addresses do not depend on the port."""
 _LINGER_S: Final = 5.0
 _BYTES_RECEIVED: Final = slice(128, 136)
-"""Position of `tcpi_bytes_received` in Linux's `struct tcp_info`."""
+"""Byte range of the field `tcpi_bytes_received` in Linux's `struct tcp_info`."""
 _NO_SOCKET: Final = "could not create socket"
 """Part of libpq's error when this machine cannot create a socket. An error from the Postgres server lacks this text.
 libpq may also give no text, so `connect` looks for free file descriptors too."""
@@ -95,8 +95,8 @@ def _too_much() -> ToolError:
 
 
 def _counted(exchange: Any, count: Callable[[Any], None]) -> Generator[Any, Any, Any]:
-    """Drive a psycopg generator. Before each of its reads, call `count` with the value that the generator yielded
-    last."""
+    """Drive a psycopg generator, and call `count` before each read from the server, so that received bytes can be
+    counted. The argument of `count` is the value that the generator yielded last."""
     try:
         wanted = next(exchange)
         while True:
@@ -191,7 +191,8 @@ class _Exchange:
         self._reads = 0
 
     def count(self, _: Any) -> None:
-        """Count the bytes that arrived before a read. Raises ToolError if the server has sent too many bytes."""
+        """Count the bytes that have arrived so far, and limit the bytes of the next read. Called before each read.
+        Raises ToolError if the server has sent too many bytes."""
         self._reads += 1
         if self._reads == 1:  # libpq reads no more than its buffer holds before it knows of a long message
             return

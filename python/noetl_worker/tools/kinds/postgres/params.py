@@ -24,7 +24,8 @@ _SAVEPOINT: Final = "noetl_parameters"
 
 
 async def adapted(connection: Any, text: str, params: Any, *, is_numbered: bool) -> Any:
-    """Return `params` (a list or an object) of the statement `text`, in psycopg's types."""
+    """Convert `params`, the placeholder values of the statement `text` (a list or an object), to the types that psycopg
+    sends."""
     values = dict(params) if isinstance(params, dict) else dict(enumerate(params))
     types: Mapping[Any, int] = {}
     if any(isinstance(value, list) for value in values.values()):

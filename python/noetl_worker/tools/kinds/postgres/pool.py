@@ -116,8 +116,8 @@ class _Member:
 
 
 class _Pool:
-    """The connections to one address: at most `max_size`. A command gets a connection with the same `session` first,
-    and else the most recently used connection."""
+    """The connections to one address, at most `max_size`. A command preferably gets an idle connection that already
+    has the command's SET statements (`session`), else the most recently used idle connection, else a new connection."""
 
     def __init__(self, conninfo: str, loop: asyncio.AbstractEventLoop, limits: ConnectionPools) -> None:
         self.loop = loop
@@ -186,7 +186,7 @@ class _Pool:
 
     async def _ready(self, member: _Member, session: str) -> bool:
         """Prepare an idle connection for a command: read the answer to the reset, test the connection and apply
-        `session`. If a step fails, close the connection and return False."""
+        `session`. If any of this fails, close the connection and return False."""
         psycopg = self._psycopg
         idle_s = time.monotonic() - member.idle_since
         is_ready = False

@@ -47,8 +47,8 @@ _OTHERWISE: Final = ", or leave BEGIN out (the statements of one text are one tr
 class PostgresConfig(PostgresLogin, sql.SqlFields):
     """Run SQL in Postgres. Data, with the last statement's result: {columns, rows, row_count, affected_rows,
     statements, statement_count}, and `truncated: true` when rows were left out. On the Python plane the data also has
-    `status`, as from the Python worker. For a statement without rows, the data has a `message` there, and `row_count`
-    is the number of changed rows (-1: not counted).
+    `status`, as from the Python worker. If the last statement returns no rows, the Python plane's data also has a
+    `message`, and its `row_count` is the number of changed rows (-1: not counted).
 
     * Several statements of one text are one transaction (unless the text has its own BEGIN and COMMIT): a failing
       statement undoes all statements of the text. A text that leaves a transaction open fails.

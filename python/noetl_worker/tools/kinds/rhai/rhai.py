@@ -49,8 +49,8 @@ _GRACE_S: Final = 1.0
 """Seconds from a script's timeout until the script is killed. A script checks the clock only between two calls."""
 _PACKAGES: Final = str(Path(__file__).parents[4])
 _VARIABLES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "gce_metadata_host"})
-"""Environment variables, in lower case, that Rust's HTTP client reads (the upper-case names too). The script's process
-gets these variables of the worker."""
+"""Environment variables that Rust's HTTP client reads: proxies, and the host of Google's metadata server. The script's
+process gets them from the worker's environment, whether their names are in lower case, as here, or in upper case."""
 _IN_PROCESS: Final = """
 from noetl_worker._core import run_rhai
 
@@ -108,9 +108,9 @@ class RhaiTool:
                 timeout is a failure.
 
         Raises:
-            ToolError: the script threw an error or reached a limit. The error text has the position in the script. On
-                the Rust plane a returned failure would let the playbook go on. The published worker fails the command
-                too.
+            ToolError: the script threw an error or reached a limit. The error text has the position in the script. The
+                error is raised and not returned, because the Rust plane would continue the playbook after a returned
+                failure. The published worker also fails the command.
             ConfigurationError: the script does not parse, or this install has no native build.
         """
         if missing(self):
@@ -173,8 +173,8 @@ def _result(run: process.Finished, timeout_s: float | None) -> ToolResult:
 
 
 def _without_half(output: str) -> str:
-    """Return the script's output. If the output was cut in the middle of a known secret, put a mark in place of the
-    first half. Redaction would not recognise half a secret."""
+    """Return the script's output. If the maximum length cut a known secret in two, replace the secret's first part at
+    the end by a redaction mark. Redaction would not recognise a part of a secret."""
     data = output.encode()
     if len(data) <= _MAX_OUTPUT_BYTES - _LONGEST_CHARACTER:
         return output

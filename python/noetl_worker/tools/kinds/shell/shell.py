@@ -37,8 +37,8 @@ class ShellConfig:
     Result: on the Rust plane `{exit_code, stdout, stderr}`. A list of commands adds `commands`, with
     `{cmd_preview, returncode, stdout, stderr, duration_ms}` for each command that ran. On the Python plane it is
     `{returncode, stdout, stderr, commands, duration_ms}`; a line break separates the outputs of a list. Both results
-    are the same as from the plane's own worker. `notes` is added if output was left out of the middle or is not UTF-8
-    (unreadable bytes become U+FFFD).
+    are the same as from the plane's own worker. `notes` is added if the middle of an output was left out, or an output
+    is not UTF-8 (unreadable bytes become U+FFFD).
 
     Control planes cannot store U+0000, so output with U+0000 (`find -print0`) fails the command: add
     `| tr '\\0' '\\n'`. An exit code other than 0 is an error of kind process with this code. The code is negative if a

@@ -130,8 +130,8 @@ class TransferTarget(_EndConnection):
 
 
 def _check_connection(name: str, end: TransferSource | TransferTarget) -> None:
-    """Raise ConfigurationError if the connection fields of a source or target are wrong, whatever its credential may
-    have."""
+    """Raise ConfigurationError if the connection fields of a source or target are wrong. The credential is not fetched
+    yet, so only an error that no credential can correct is raised."""
     if end.type == "postgres":
         check_connection(end)
     elif end.type == "snowflake":

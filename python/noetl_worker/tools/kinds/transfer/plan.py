@@ -20,8 +20,11 @@ class JsonText(str):
 
 @dataclass(frozen=True, slots=True)
 class PostgresSession:
-    """Identity of the session that reads the rows of a Postgres source. `server_started` is the server's start time and
-    identifies the server; `pid` is the session's process."""
+    """Identity of the session that reads the rows of a Postgres source. A Postgres target uses it to find out whether
+    this session also reads the target table.
+
+    `server_started` is the server's start time and identifies the server; `pid` is the session's process.
+    """
 
     server_started: str
     pid: int
@@ -29,10 +32,10 @@ class PostgresSession:
 
 @dataclass(frozen=True, slots=True)
 class TransferPlan:
-    """The changes that a transfer makes to its target. `mode` is append, replace or upsert; `keys` are the columns
-    given for an upsert.
+    """The changes that a transfer makes to its target. `mode` is append, replace or upsert; `keys` are the key columns
+    that the playbook gives for an upsert.
 
-    `source` is the session that reads the rows if the source is a Postgres.
+    `source` is the session that reads the rows of a Postgres source, and None for any other source.
     """
 
     mode: str

@@ -164,7 +164,8 @@ def _is_nested(kind: str) -> bool:
 
 
 def _cast(value: str, kind: str) -> str:
-    """Return SQL that converts the text `value`, written by `_text`, to a column of type `kind`."""
+    """Return SQL that converts `value` to the type `kind` of a column. `value` is an SQL expression for a text that
+    `_text` has made."""
     if kind == "VARCHAR":
         return value
     if kind == "BLOB":

@@ -76,7 +76,7 @@ class TransferConfig:
     chunk_size: int = 1000
     """Rows read and written at a time, 1 to 100000."""
     timeout: float | None = None
-    """Seconds; absent: the command's remaining time."""
+    """Maximum time of the transfer in seconds; absent: the command's remaining time."""
     ends: tuple[TransferSource | None, TransferTarget] = field(init=False, repr=False, compare=False)
     """The checked source and target. The source is None if it has templates: `source_now` renders and checks such a
     source."""

@@ -35,7 +35,8 @@ class WorkbookConfig:
     input: dict[str, Any] = field(default_factory=dict)
     """Values for the entry's templates and code; they win over the entry's own input."""
     timeout: float | None = None
-    """Seconds; absent: the command's remaining time. The entry's own timeout counts too."""
+    """Maximum run time of the entry in seconds; absent: the command's remaining time. The entry's own timeout, if
+    shorter, ends the entry earlier."""
 
     def __post_init__(self) -> None:
         if not self.entry:

@@ -187,7 +187,8 @@ def _key(lock: str | None, recipe: str, interpreter: Interpreter, settings: Tool
     """Return the key of an environment in the store: a hash of the lock (resolved versions), the interpreter, and the
     setting NOETL_WORKER_PYTHON_PACKAGES.
 
-    If `lock` is None, return `recipe`. No environment in the store has this key, so the caller builds the environment.
+    `recipe` is the key of the lock, a hash of the step's requirements. If `lock` is None, the versions are not resolved
+    yet: return `recipe`. No environment in the store has this key, so the caller builds the environment.
     """
     return recipe if lock is None else hashed_key(lock, interpreter.identity, settings.python_packages)
 
