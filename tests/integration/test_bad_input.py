@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -17,21 +16,7 @@ from integration.processes import one_line, refused_start, worker_process
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.plane import RawCommand
 
-# ── settings and NATS at the start ──
-
-
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("NATS_URL", "http://user:s3cr3t@nats:4222"),
-        ("NOETL_TLS_CA", "/nowhere/ca.pem"),
-    ],
-)
-async def test_setting_that_does_not_parse_is_named_in_one_line(variable: str, value: str, tmp_path: Path) -> None:
-    worker = await refused_start(tmp_path, **{variable: value})
-    assert worker.process.returncode == 2
-    assert variable in one_line(worker)
-    assert "s3cr3t" not in worker.text
+# ── NATS at the start ──
 
 
 NO_WAIT = {

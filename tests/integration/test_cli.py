@@ -98,12 +98,6 @@ def test_run_is_the_default_command(tmp_path: Path) -> None:
     assert {**first, "timestamp": ""} == {**second, "timestamp": ""}
 
 
-def test_flag_wins_over_the_environment_and_is_named_by_its_variable() -> None:
-    ended = typed("run", "--concurrency", "0", WORKER_MAX_CONCURRENT="4")
-    assert ended.code == 2
-    assert "WORKER_MAX_CONCURRENT='0'" in complaint(ended)
-
-
 def test_every_setting_has_a_flag_whose_help_says_variable_unit_and_default() -> None:
     told = " ".join(typed("run", "--help").out.replace("│", " ").split())
     missing = [
@@ -235,12 +229,6 @@ def test_config_shows_what_a_flag_says_and_that_it_is_one() -> None:
     assert (wrong.code, "WORKER_MAX_CONCURRENT='many'" in complaint(wrong)) == (2, True)
 
 
-def test_config_of_wrong_settings_says_what_would_stop_the_start() -> None:
-    ended = typed("config", NOETL_WORKER_OUTBOX="never")
-    assert ended.code == 2
-    assert "NOETL_WORKER_OUTBOX" in complaint(ended)
-
-
 def test_tools_lists_the_kinds() -> None:
     ended = typed("tools")
     assert ended.code == 0
@@ -256,13 +244,6 @@ def test_example_completes(name: str) -> None:
     assert ended.code == 0, ended.out + ended.err
     assert "COMPLETED" in ended.out
     assert ended.err == ""
-
-
-def test_failing_playbook_ends_with_a_code_above_zero(tmp_path: Path) -> None:
-    file = playbook(tmp_path, {"step": "start", "tool": {"kind": "shell", "command": "exit 3"}})
-    ended = typed("dev", file)
-    assert ended.code == 1
-    assert "FAILED" in ended.out
 
 
 def test_wrong_step_name_is_answered_with_the_nearest_one(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from faults.scene import inside
 from integration.house import house
-from integration.processes import WorkerProcess, command_line, last_words, refused_start, starting_process
+from integration.processes import command_line, last_words, refused_start, starting_process
 from noetl_worker import errors
 from noetl_worker.errors import NoetlWorkerError, WorkerBroken
 from noetl_worker.observability.last_words import REASONS, log_errors_of_threads, log_failure, reason_for
@@ -63,15 +63,6 @@ async def test_supervisor_of_workers_that_cannot_start_ends_with_its_own_line(tm
     assert of_workers[-1] == "processes"
     assert set(of_workers[:-1]) == {"nats"}
     assert json.loads(worker.text.splitlines()[-1])["reason"] == "processes"
-
-
-def test_worker_that_ends_well_has_no_such_line(tmp_path: Path) -> None:
-    worker = WorkerProcess(tmp_path, "shown", {}, ["config"])
-    try:
-        assert worker.process.wait(60) == 0
-        assert worker.logged("worker_failed") == []
-    finally:
-        worker.end()
 
 
 def test_every_reason_of_an_error_is_in_the_closed_set() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from closed_port import closed_port
 from integration.processes import Ended, typed
 from noetl_worker.authoring.dev.plane import DevControlPlane
 from noetl_worker.authoring.dev.session import run_playbook
@@ -110,11 +109,6 @@ async def test_page_goes_to_standard_output_and_what_cannot_be_shown_or_written_
     assert not Path(none).exists()
     assert (nowhere.code, nowhere.err.count("\n")) == (2, 1)
     assert "none/run.html: No such file or directory" in nowhere.err
-
-
-def test_plane_that_cannot_be_reached_is_said() -> None:
-    ended = typed("report", "1", "--server", f"http://127.0.0.1:{closed_port()}")
-    assert (ended.code, ended.err.count("\n")) == (3, 1)
 
 
 def test_dev_writes_its_run_also_one_that_failed(tmp_path: Path) -> None:
