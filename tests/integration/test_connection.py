@@ -25,13 +25,13 @@ from faults.test_names_and_keys import make_login
 from integration.desk import connected
 from integration.wire import serving
 from noetl_worker.authoring.dev.nats_server import NatsServer, free_port
-from noetl_worker.errors import JetStreamError, SettingsError
+from noetl_worker.errors import JetStreamError
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.remote.jetstream.connection import Connection, connect
 from noetl_worker.settings.settings import Settings, load_settings
 from patience import PATIENCE_S, until
 
-INFO = b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\r\n'
+INFO = b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"headers":true}\r\n'
 
 
 def settings(url: str, **variables: str) -> Settings:
@@ -212,15 +212,6 @@ async def test_request_is_answered_again_after_a_reconnect_with_other_permission
         await is_back.wait()
         assert (await connection.client.request("$JS.API.INFO", timeout=PATIENCE_S)).data
         await connection.close()
-
-
-async def test_credentials_without_a_jwt_are_refused_and_say_so(tmp_path: Path) -> None:
-    """nats-py looks for it without an end, and nothing else runs."""
-    config = make_login(creds := tmp_path / "w.creds")
-    creds.write_text(creds.read_text().partition("\n\n")[2])
-    async with NatsServer(config=config) as server:
-        with pytest.raises(SettingsError, match="no NATS USER JWT"):
-            await connect(settings(server.url, NATS_CREDS=str(creds)), "test", attempts=1)
 
 
 async def test_login_that_has_ended_is_the_reason_why_nats_is_not_reached() -> None:

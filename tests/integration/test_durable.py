@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 
 from integration.desk import DURABLE, STREAM, Desk, connected, desk, durable_config
 from integration.house import house, noops
-from integration.processes import PROBES, Gate, one_line, refused_start, until, worker_process
+from integration.processes import PROBES, Gate, until, worker_process
+from integration.test_connection import speaking
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import JetStreamError
@@ -45,28 +46,19 @@ async def test_start_warns_of_each_field_that_differs_and_uses_the_server_s(tmp_
 
 async def test_server_that_is_restarted_during_a_start_is_asked_again() -> None:
     """What the one before was asked is never answered."""
-    asked, over = asyncio.Event(), asyncio.Event()
+    asked = asyncio.Event()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"headers":true}\r\n')
-        while line := await reader.readline():
-            if line == b"PING\r\n":
-                writer.write(b"PONG\r\n")
-            if line.startswith(b"PUB $JS.API."):
-                asked.set()
-                await over.wait()
-                break
-        writer.close()
+    async def hear(line: bytes, _: asyncio.StreamWriter) -> None:
+        if line.startswith(b"PUB $JS.API."):
+            asked.set()
+            await asyncio.Event().wait()
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    settings = load_settings({"NATS_URL": f"nats://127.0.0.1:{port}"})
-    connection = await connect(settings, "test")
-    starting = asyncio.ensure_future(Startup(settings, Health(), Stopping()).durable(connection))
-    await asked.wait()
-    listening.close()
-    over.set()
-    async with NatsServer(port=port):
+    async with speaking(hear) as url:
+        settings = load_settings({"NATS_URL": url})
+        connection = await connect(settings, "test")
+        starting = asyncio.ensure_future(Startup(settings, Health(), Stopping()).durable(connection))
+        await asked.wait()
+    async with NatsServer(port=int(url.rpartition(":")[2])):
         durable = await starting
         assert durable is not None
         assert (durable.stream, durable.name) == (STREAM, DURABLE)
@@ -79,8 +71,9 @@ async def test_server_that_is_restarted_during_a_start_is_asked_again() -> None:
         ({"filter_subjects": ["noetl.commands.gpu"]}, "filters"),
         ({"headers_only": True}, "headers_only"),
         ({"max_expires": 10**9}, "max_expires"),
+        ({"deliver_subject": "push.here"}, "deliver_subject"),
     ],
-    ids=["filter", "no bodies", "short pulls"],
+    ids=["filter", "no bodies", "short pulls", "no pulls"],
 )
 async def test_durable_that_a_worker_must_not_or_cannot_use_refuses_the_start(
     fields: dict[str, Any], field: str
@@ -91,15 +84,6 @@ async def test_durable_that_a_worker_must_not_or_cannot_use_refuses_the_start(
         with pytest.raises(JetStreamError, match=field) as caught:
             await ensure_durable(there.connection.client, load_settings({}))
         assert "noetl-worker nats ensure --apply" in str(caught.value)
-
-
-async def test_refused_start_names_the_command_that_mends_it(tmp_path: Path) -> None:
-    async with desk() as there:
-        await there.make_stream()
-        await there.make_durable(deliver_subject="push.here")
-        worker = await refused_start(tmp_path, NATS_URL=there.server.url)
-        assert worker.process.returncode == 3
-        assert "noetl-worker nats ensure --apply" in one_line(worker)
 
 
 async def test_stream_as_the_python_plane_makes_it_is_no_difference_there(dialect: Dialect) -> None:

@@ -104,6 +104,7 @@ async def test_key_that_is_none_is_said_to_be_none(how: str, tmp_path: Path) -> 
     assert (ended.code, ended.out) == (2, ""), "no server could make it right"
     [line] = ended.err_lines
     assert next(iter(variables)) in line
+    assert ("no NATS USER JWT" in line) is (how == "credentials"), "nats-py looks for it without an end"
     assert "NATS_URL" not in ended.err, "it is not the address"
     assert "s3cr3t" not in ended.err
 

@@ -19,61 +19,55 @@ ROOT = Path(__file__).resolve().parents[2]
 PATCHES = ROOT / "docs" / "upstream"
 TESTED = ("2.15", "2.16")
 """Versions on which this file and tests/integration/test_connection.py have run."""
-ORDER = """
+PROGRAM = """
 import asyncio, nats
 
+async def connect(hear):
+    async def serve(reader, writer):
+        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\\r\\n')
+        while line := await reader.readline():
+            hear(line, writer)
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    return asyncio.ensure_future(nats.connect(f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"))
+"""
+ORDER = """
 async def main():
     read = []
 
-    async def serve(reader, writer):
-        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\\r\\n')
-        while line := await reader.readline():
-            read.extend(line.split()[:1])
-            if line == b"PING\\r\\n":
-                writer.write(b"PONG\\r\\n")
-        writer.close()
+    def hear(line, writer):
+        read.extend(line.split()[:1])
+        if line == b"PING\\r\\n":
+            writer.write(b"PONG\\r\\n")
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
-        client = await nats.connect(f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
-        del read[:]
-        await client.publish("a", b"")
-        await client.flush()
-        print(b" ".join(read).decode())
-        await client.close()
+    client = await (await connect(hear))
+    del read[:]
+    await client.publish("a", b"")
+    await client.flush()
+    print(b" ".join(read).decode())
+    await client.close()
 
 asyncio.run(main())
 """
-
-
 LATE = """
-import asyncio, nats
-
 async def main():
     asked = asyncio.Queue()
-
-    async def serve(reader, writer):
-        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576}\\r\\n')
-        while line := await reader.readline():
-            if line == b"PING\\r\\n":
-                asked.put_nowait(writer)
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
-        connecting = asyncio.ensure_future(nats.connect(f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"))
+    connecting = await connect(lambda line, writer: line == b"PING\\r\\n" and asked.put_nowait(writer))
+    (await asked.get()).write(b"PONG\\r\\n")
+    client = await connecting
+    try:
+        await client.flush(timeout=0.05)
+    except nats.errors.FlushTimeoutError:
         (await asked.get()).write(b"PONG\\r\\n")
-        client = await connecting
-        try:
-            await client.flush(timeout=0.05)
-        except nats.errors.FlushTimeoutError:
-            (await asked.get()).write(b"PONG\\r\\n")
-        second = asyncio.ensure_future(client.flush(timeout=1))
-        (await asked.get()).write(b"PONG\\r\\n")
-        try:
-            await second
-            print("reads")
-        except nats.errors.FlushTimeoutError:
-            print("is deaf")
-        await client.close()
+    second = asyncio.ensure_future(client.flush(timeout=1))
+    (await asked.get()).write(b"PONG\\r\\n")
+    try:
+        await second
+        print("reads")
+    except nats.errors.FlushTimeoutError:
+        print("is deaf")
+    await client.close()
 
 asyncio.run(main())
 """
@@ -81,7 +75,7 @@ asyncio.run(main())
 
 def run(code: str, library: Path) -> str:
     """What a program prints that imports nats from this folder."""
-    ended = program([sys.executable, "-c", code], {**os.environ, "PYTHONPATH": str(library)})
+    ended = program([sys.executable, "-c", PROGRAM + code], {**os.environ, "PYTHONPATH": str(library)})
     assert ended.code == 0, ended.err
     return ended.out.strip()
 
