@@ -13,7 +13,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from integration.house import house, noops
-from integration.processes import PROBES, WorkerProcess, program, until, worker_process
+from integration.processes import PROBES, SEVEN_METRICS, WorkerProcess, program, until, worker_process
 from integration.scraped_names import expressions, unknown_in
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.bridge import metrics as bridge_metrics
@@ -79,6 +79,10 @@ async def worked(dialect: Dialect, directory: Path) -> Scrapes:
 
         await until(is_measured, "the first measures")
         await until(lambda: bool(worker.logged("registered")), "registered")
+        probe = await worker.probe()
+        for path in ("/healthz", "/livez", "/readyz", "/metrics"):
+            assert (await probe.get(path)).status_code == 200, path
+        assert (await probe.get("/nowhere")).status_code == 404
         at_start = await scrape(worker)
         await home.ran(*noops(20))
         after_noops = await scrape(worker)
@@ -94,6 +98,16 @@ async def scrapes(
     anyio_backend: Any, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Scrapes:
     return await worked(request.param, tmp_path_factory.mktemp("worker"))
+
+
+def test_seven_upstream_metrics_are_there_from_the_start_and_count_commands(scrapes: Scrapes) -> None:
+    for metric in SEVEN_METRICS:
+        at_start = [number for (name, _), number in scrapes.at_start.items() if name.startswith(metric)]
+        assert set(at_start) == {0.0}, metric
+    assert value(scrapes.at_start, "noetl_worker_ready") == 1
+    assert value(scrapes.after_noops, "noetl_worker_pulls_total", outcome="claimed") == 20
+    assert value(scrapes.after_noops, "noetl_worker_pull_duration_seconds_count") == 20
+    assert "execution_id" not in str(scrapes.at_end)
 
 
 def test_every_series_is_there_at_zero_and_none_appears_with_what_is_done(scrapes: Scrapes) -> None:

@@ -67,24 +67,6 @@ async def test_login_that_nats_refuses_at_the_start_is_the_reason_of_a_worker_th
             assert "s3cr3t" not in worker.text
 
 
-async def test_idle_worker_says_that_the_plane_is_down_and_that_it_is_back(tmp_path: Path) -> None:
-    beats = {"WORKER_HEARTBEAT_INTERVAL": "0.2"}
-    async with house(worker=False) as home, worker_process(home, tmp_path, **PROBES, **beats) as worker:
-        probe = await worker.probe()
-        await until(probe.is_ready, "ready")
-        await home.plane.stop()
-        down = await worker.wait_logged("plane_down")
-        assert (down["level"], down["server_url"], down["commands_in_flight"]) == ("error", home.plane.url, 0)
-        assert home.plane.url in (await probe.why_not_ready() or "")
-        assert (await probe.get("/livez")).status_code == 200
-        assert "noetl_worker_plane_down 1.0" in await probe.metrics()
-        await home.plane.start()
-        await until(probe.is_ready, "ready again")
-        assert (await worker.wait_logged("plane_up"))["since"] == down["since"]
-        assert len(worker.logged("plane_down")) == 1
-        assert await worker.stop() == 0
-
-
 async def test_outcomes_that_no_disk_takes_stop_the_pull_and_are_what_plane_down_says(tmp_path: Path) -> None:
     """It said that nothing is lost, with nothing on disk."""
     blocked = tmp_path / "a file"
@@ -103,7 +85,10 @@ async def test_outcomes_that_no_disk_takes_stop_the_pull_and_are_what_plane_down
         assert "noetl_worker_outbox_unwritten 1.0" in await probe.metrics()
         await home.plane.stop()
         down = await worker.wait_logged("plane_down")
+        assert (down["level"], down["server_url"], down["commands_in_flight"]) == ("error", home.plane.url, 1)
         assert (down["outcomes_on_disk"], down["outcomes_in_memory"]) == (0, 1)
+        assert "noetl_worker_plane_down 1.0" in await probe.metrics()
+        assert (await probe.get("/livez")).status_code == 200
         assert "outcomes are in its memory alone" in down["advice"]
         home.plane.fault = None
         await home.plane.start()

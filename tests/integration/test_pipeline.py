@@ -81,16 +81,6 @@ async def test_fast_command_costs_at_most_three_requests(dialect: Dialect, most:
         assert counted[CLAIM] == NOOPS
 
 
-async def test_slow_command_reports_its_start_while_it_runs() -> None:
-    async with house() as home:
-        [one] = await home.plane.create_commands([RawCommand("shell", {"command": "sleep 1"})])
-        await home.plane.wait_until(lambda: bool(home.plane.events_of_command(one.event_id, "command.started")))
-        assert home.terminal_events(one.event_id) == []
-        await home.wait_terminal(one.event_id)
-        names = [event.event_type for event in home.plane.events_of_command(one.event_id)]
-        assert names.count("command.started") == 1
-
-
 async def test_long_command_is_kept_ours_over_many_ack_waits() -> None:
     async with house(NOETL_WORKER_ACK_WAIT_S="1") as home:
         await home.ran(RawCommand("shell", {"command": "sleep 4"}))

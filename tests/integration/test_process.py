@@ -14,18 +14,7 @@ import pytest
 from closed_port import closed_port
 from holds import HOLDS_TIMES
 from integration.house import house
-from integration.processes import (
-    PROBES,
-    SEVEN_METRICS,
-    SOURCE,
-    WorkerProcess,
-    one_line,
-    refused_start,
-    starting_process,
-    until,
-    worker_process,
-)
-from integration.test_metrics import Series, series, value
+from integration.processes import SOURCE, WorkerProcess, one_line, refused_start, starting_process, worker_process
 from integration.test_pipeline import mixed
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
@@ -124,32 +113,7 @@ async def test_signal_while_it_waits_for_the_control_plane_ends_it(tmp_path: Pat
         assert await worker.exit_code() == 0
 
 
-# ── probes and metrics ──
-
-
-def is_zero_and_there(metric: str, found: Series) -> bool:
-    """Some sample of this metric is there, and none of its counts is above zero."""
-    ours = [number for (name, _), number in found.items() if name.startswith(metric)]
-    return bool(ours) and not any(ours)
-
-
-async def test_probes_and_the_seven_upstream_metrics_from_the_start(tmp_path: Path) -> None:
-    async with house(worker=False) as home, worker_process(home, tmp_path, **PROBES) as worker:
-        probe = await worker.probe()
-        await until(probe.is_ready, "ready")
-        for path in ("/healthz", "/livez", "/readyz", "/metrics"):
-            assert (await probe.get(path)).status_code == 200, path
-        assert (await probe.get("/nowhere")).status_code == 404
-        found = series(await probe.metrics())
-        assert [metric for metric in SEVEN_METRICS if not is_zero_and_there(metric, found)] == []
-        assert value(found, "noetl_worker_ready") == 1
-
-        await home.ran(*(mixed(number) for number in range(20)))
-        found = series(await probe.metrics())
-        assert value(found, "noetl_worker_pulls_total", outcome="claimed") == 20
-        assert value(found, "noetl_worker_pull_duration_seconds_count") == 20
-        assert value(found, "noetl_worker_dispatch_duration_seconds_count", tool_kind="shell") == 4
-        assert "execution_id" not in str(found)
+# ── probes ──
 
 
 async def test_probe_port_that_is_taken_stops_the_start_and_names_the_setting(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ async def test_worker_that_dies_is_started_again_and_all_end_with_a_supervisor_t
         [died] = worker.logged("process_died")
         assert died["exit_code"] == -signal.SIGKILL
         assert "lack of memory" in died["advice"]
+        assert "own log lines" not in died["advice"], "it has none about its end"
         await home.ran(RawCommand("noop"))
         await pulling(worker, 3)
         await until(Probe(port).is_ready, "both are ready")
@@ -250,13 +251,6 @@ async def test_worker_takes_no_module_from_the_working_directory(tmp_path: Path)
     """A command may have left one there, before its worker is started again."""
     lines = await Deaths(tmp_path, 'test "$PYTHONSAFEPATH" = 1 && exit 7; exit 8', [1.0]).logged()
     assert [line["exit_code"] for line in lines] == [7]
-
-
-async def test_worker_that_is_killed_is_told_to_need_memory(tmp_path: Path) -> None:
-    """It has no lines of its own about its end."""
-    lines = await Deaths(tmp_path, "kill -9 $$", [1.0] * 3).logged()
-    assert [line["event"] for line in lines] == ["process_died", "process_died", "process_keeps_dying"]
-    assert all("lack of memory" in line["advice"] and "own log lines" not in line["advice"] for line in lines)
 
 
 PROBED = """
