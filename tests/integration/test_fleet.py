@@ -16,7 +16,7 @@ import pytest
 from closed_port import closed_port
 from integration.house import House, house
 from integration.machines import machine
-from integration.processes import Ended, Gate, WorkerProcess, typed, until, worker_process
+from integration.processes import Ended, Gate, WorkerProcess, typed, until
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 from noetl_worker.remote.plane.registered_workers import registered_workers
@@ -36,46 +36,23 @@ def workers_of(ended: Ended) -> dict[str, Any]:
     return {look["worker"]["worker_id"][:3]: look for look in looks if "worker" in look}
 
 
-async def test_workers_of_two_machines_are_seen_from_one_desk(tmp_path: Path) -> None:
-    """The second has files of its own, as on another machine. None has a port of probes."""
-    gate = Gate(tmp_path)
-    async with house(worker=False) as home, AsyncExitStack() as stack:
-        other = {"NOETL_WORKER_OUTBOX_DIR": str(tmp_path / "outbox")}
-        for name, own in (("w-1", {}), ("w-3", other)):
-            given = {"WORKER_ID": name, "NOETL_WORKER_FLEET": "nats", "WORKER_MAX_CONCURRENT": "2", **own}
-            await stack.enter_async_context(worker_process(home, tmp_path, name, **given))
-        silent = await stack.enter_async_context(worker_process(home, tmp_path, "silent", WORKER_ID="w-4"))
-        waits = RawCommand("shell", {"command": gate.command()}, step="slow")
-        issued = await home.plane.create_commands([waits] * 3)
-        await until(lambda: gate.runs == 3, "all run")
-
-        async def are_there() -> bool:
-            found = workers_of(await top(home, "--json", NOETL_WORKER_FLEET="nats"))
-            return set(found) == {"w-1", "w-3"}
-
-        await until(are_there, "both answer")
-        ended = await top(home, "--json", NOETL_WORKER_FLEET="nats")
-        running = [one for look in workers_of(ended).values() for one in look["commands"]]
-        known = {str(one.command_id) for one in issued}
-        assert {one["command_id"] for one in running} <= known
-        shown = await top(home, "--once", NOETL_WORKER_FLEET="nats")
-        assert (shown.code, shown.err, shown.out.count("ready: pulling")) == (0, "", 2)
-        gate.open()
-        await home.wait_terminal(*(one.event_id for one in issued))
-        assert silent.is_running
-
-
-async def test_workers_in_networks_of_their_own_are_seen_from_a_desk_that_reaches_none_of_them(tmp_path: Path) -> None:
-    """Two workers on one machine and one on another, whose probes are on the same port of their own loopback."""
+@pytest.mark.parametrize("is_apart", [True, False], ids=["networks of their own", "one network and no probes"])
+async def test_workers_of_two_machines_are_seen_from_a_desk_that_reaches_none_of_them(
+    is_apart: bool, tmp_path: Path
+) -> None:
+    """Two workers on one machine and one on another, with files of their own. Where it can be their networks are too:
+    their probes are then on the same port of each one's loopback."""
     gate = Gate(tmp_path)
     async with house(worker=False) as home, AsyncExitStack() as stack:
         ports = (home.nats.port, urlsplit(home.plane.url).port or 0)
-        machines = [await stack.enter_async_context(machine(*ports)) for _ in range(2)]
+        machines = [await stack.enter_async_context(machine(*ports)) for _ in range(2 * is_apart)]
         here = f"127.0.0.1:{closed_port()}"
         for name, place, probes in (("w-1", 0, here), ("w-2", 0, ""), ("w-3", 1, here)):
-            own = {"NOETL_WORKER_OUTBOX_DIR": str(tmp_path / f"machine-{place}"), "WORKER_METRICS_BIND": probes}
+            own = {"NOETL_WORKER_OUTBOX_DIR": str(tmp_path / f"machine-{place}")}
+            own["WORKER_METRICS_BIND"] = probes if is_apart else ""
             given = {**home.variables, **own, "WORKER_ID": name, "NOETL_WORKER_FLEET": "nats"}
-            worker = await machines[place].run(partial(WorkerProcess, tmp_path, name, given, ["run"]))
+            start = partial(WorkerProcess, tmp_path, name, given, ["run"])
+            worker = await machines[place].run(start) if is_apart else start()
             stack.callback(worker.end)
             await worker.wait_logged("pulling")
         waits = RawCommand("shell", {"command": gate.command()}, step="slow")
