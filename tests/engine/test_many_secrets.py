@@ -6,10 +6,8 @@ import base64
 import json
 import random
 import string
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +16,7 @@ from noetl_worker.engine.pure import lib as pure
 from noetl_worker.models import FitRules, SecretTexts
 from noetl_worker.text.secrets.known import KnownSecrets
 from noetl_worker.text.secrets.redaction import redact_value
+from steps import steps
 
 MARK = "[REDACTED]"
 MANY = 1_000
@@ -55,33 +54,12 @@ def nearly(size: int) -> str:
 TEXTS: dict[str, Callable[[int], str]] = {"base64": lines_in_base64, "words": words, "nearly": nearly}
 
 
-@contextmanager
-def steps_counted() -> Iterator[list[int]]:
-    """Count the steps of the interpreter."""
-    steps = [0]
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        frame.f_trace_lines = False
-        frame.f_trace_opcodes = True
-        steps[0] += event == "opcode"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield steps
-    finally:
-        sys.settrace(before)
-
-
 def steps_of_kilobytes(text: Callable[[int], str], call: Callable[[str], Any]) -> int:
     """What 8 kB more cost: what is made once for the secrets is left out."""
     counts = []
     for size in (60_000, 68_000):  # for less text no index is made
         given = text(size)
-        with steps_counted() as steps:
-            call(given)
-        counts.append(steps[0])
+        counts.append(steps(partial(call, given)))
     return counts[1] - counts[0]
 
 
@@ -97,7 +75,7 @@ def steps_of_kilobytes(text: Callable[[int], str], call: Callable[[str], Any]) -
 def test_python_takes_at_most_twice_the_steps_for_a_thousand_secrets_as_for_ten(shape: str, path: str) -> None:
     """Of a search for each secret they were 70 to 100 times as many, and of a wrapped text as well."""
 
-    def steps(number: int) -> int:
+    def steps_for(number: int) -> int:
         texts = KNOWN[number]
         ways: dict[str, Callable[[str], Any]] = {
             "text": lambda text: pure.redact_text(text, texts.anywhere, texts.words),
@@ -108,7 +86,7 @@ def test_python_takes_at_most_twice_the_steps_for_a_thousand_secrets_as_for_ten(
         }
         return steps_of_kilobytes(TEXTS[shape], ways[path])
 
-    assert steps(MANY) <= 2 * steps(10)
+    assert steps_for(MANY) <= 2 * steps_for(10)
 
 
 @pytest.mark.parametrize("width", [64, 76])

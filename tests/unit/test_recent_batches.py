@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -20,6 +18,7 @@ from noetl_worker.observability import metrics
 from noetl_worker.pipeline.outbox.reading import read_outboxes
 from noetl_worker.pipeline.report.events import CommandEvents
 from noetl_worker.worker.recovery.recent_batches import CHECK_S, OVERDUE_S, RecentBatches
+from steps import steps
 from unit.outboxes import event_set
 from unit.planes import Answer, Ours, ScriptedTransport, answer, command, emitter, plane
 from unit.restarted_plane import EXECUTION, FIRST, LOOP, OK, Restarted, asked, checked, not_rescued, numbered, watching
@@ -248,24 +247,6 @@ async def test_batch_whose_events_had_no_room_in_memory_is_named() -> None:
         await checked(said, commands=2, most_bytes=6_500)
     assert ["had dropped its events" in reason for reason in not_rescued(lines)] == [True]
     assert said.sent_again(2) == [WHOLE], "the second one had room"
-
-
-def steps(work: Callable[[], None]) -> int:
-    """Instructions of Python inside of it."""
-    counted = [0]
-
-    def count(frame: FrameType, event: str, _: object) -> Any:
-        frame.f_trace_opcodes = True
-        counted[0] += event == "opcode"
-        return count
-
-    before = sys.gettrace()
-    sys.settrace(count)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return counted[0]
 
 
 async def test_making_room_takes_as_many_steps_however_many_batches_wait() -> None:
