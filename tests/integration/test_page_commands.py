@@ -25,7 +25,6 @@ import pytest
 
 from integration.house import House, house
 from integration.page_commands import (
-    NOT_RUN,
     ROOT,
     Line,
     commands_of,
@@ -197,8 +196,3 @@ def test_commands_of_a_page_do_what_it_says(page: str, desk: Desk, monkeypatch: 
             event_loop.run(desk.run_worker(line))
         else:
             desk.type(page, line)
-
-
-def test_commands_that_are_not_run_are_on_a_page() -> None:
-    everything = [line.text for lines in pages().values() for line in lines]
-    assert [start for start in NOT_RUN if not any(text.startswith(start) for text in everything)] == []
