@@ -11,7 +11,7 @@ import pytest
 from json_libraries import without_orjson
 from noetl_worker import envelope
 from noetl_worker.errors import ConditionError, DocumentError, TemplateError
-from noetl_worker.models import Continue, Exit, Fail, JsonValue, SetVar
+from noetl_worker.models import Continue, Exit, JsonValue, SetVar
 from noetl_worker.pipeline.command import cases
 
 
@@ -21,11 +21,6 @@ def no_template(template: JsonValue) -> JsonValue:
 
 def case(*when: dict[str, Any], then: Any = "continue") -> dict[str, Any]:
     return {"when": list(when), "then": then}
-
-
-def test_first_case_that_holds_wins(chosen: Any) -> None:
-    listed = [case({"left": "a", "right": 2}), case(then={"fail": {"message": "x"}}), case()]
-    assert cases.match_cases(listed, {"a": 1}, None, no_template).action == Fail("x")
 
 
 def test_index_counts_parsable_cases_only(chosen: Any) -> None:

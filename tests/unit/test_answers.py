@@ -56,7 +56,7 @@ def test_only_what_the_plane_says_of_a_set_refuses_it() -> None:
     assert all(judge(answer(one, b"<html>")) is not SendStatus.REFUSED for one in statuses)
 
 
-@pytest.mark.parametrize("status", [200, 404, 408, 429, 500, 503])
+@pytest.mark.parametrize("status", [200, 404, 408, 409, 429, 500, 503])
 async def test_gate_closes_for_what_is_overloaded_alone(status: int) -> None:
     client = ControlPlaneClient(ScriptedTransport(lambda *_: answer(status, {}, retry_after="9")), settings())
     gate = Gate(4)

@@ -163,18 +163,6 @@ async def test_json_text_fields_are_parsed() -> None:
     assert (command.config, command.input, command.variables["w"]) == ({"code": "x"}, {"n": 1}, 2)
 
 
-async def test_doubled_prefix_of_the_result_route_is_tried_too() -> None:
-    def script(method: str, path: str, _: Any) -> Any:
-        is_there = path.startswith("/api/api/result/resolve")
-        return answer(200, {"code": "x"}) if is_there else answer(404, {"detail": "Not Found"})
-
-    at, transport = plane(script)
-    command = await hydrate(claimed({"tool_config": REF}), ENVELOPE, at)
-    assert command.config == {"code": "x"}
-    routes = [path.partition("?")[0] for _, path, _, _ in transport.sent]
-    assert routes == ["/api/result/resolve", "/api/api/result/resolve"]
-
-
 async def test_reference_that_is_gone_names_itself() -> None:
     with pytest.raises(ServerRefused, match="noetl://execution/7/result/start/1"):
         await made(claimed({"tool_config": REF}))

@@ -75,12 +75,6 @@ async def test_credential_whose_secret_could_be_a_word_is_named_once(
     assert all(line["log_level"] != "warning" or "demo" not in str(line) for line in lines)
 
 
-async def test_second_command_of_an_execution_does_not_ask_again() -> None:
-    found, transport = await use(lambda *_: answer(200, RECORD), credential, credential)
-    assert found[0] == found[1]
-    assert len(transport.sent) == 1
-
-
 async def test_no_execution_sees_what_another_was_given() -> None:
     at, transport = plane(lambda _, path, __: answer(200, {**RECORD, "data": {"password": path[-4:]}}))
     for number in (1111, 2222, 1111):
@@ -103,15 +97,6 @@ async def test_keychain_entry_is_shared_by_executions_when_global_and_not_when_l
     paths = [path for _, path, _, _ in transport.sent]
     assert sum("/shared_one" in path for path in paths) == 1
     assert sum("/own" in path and "scope_type=local" in path for path in paths) == 2
-
-
-async def test_auth_failure_of_a_tool_makes_the_next_command_ask_again() -> None:
-    async def refused(one: CommandCredentials) -> None:
-        await one.credential("pg")
-        one.forget()
-
-    _, transport = await use(lambda *_: answer(200, RECORD), refused, credential)
-    assert len(transport.sent) == 2
 
 
 @pytest.mark.parametrize("moment", [lambda now: now + 0.0, lambda now: (now - 5) * 1000])

@@ -114,15 +114,6 @@ async def test_set_on_disk_leaves_its_slot_and_one_in_memory_holds_it(tmp_path: 
     assert free == {"disk": [0, 1, 1], "memory": [0, 0, 0]}
 
 
-async def test_cancelled_set_is_left_on_disk(ours: Emitter, tmp_path: Path) -> None:
-    at, _ = plane(lambda *_: answer(503, {}))
-    telling = begun(at, ours)
-    await on_disk(ours)
-    await cut_off(telling, ours)
-    [left] = taken(box(tmp_path))
-    assert left.event_id == command().event_id
-
-
 async def test_set_that_the_plane_refuses_for_good_leaves_the_disk(ours: Emitter) -> None:
     answers = [answer(503, {}), answer(422, {})]
     with pytest.raises(ServerRefused):

@@ -67,11 +67,6 @@ async def test_what_has_expired_is_asked_for_once_more(
     assert times(transport) == 2
 
 
-async def test_result_for_a_tool_that_has_expired_is_asked_for_once_more() -> None:
-    at, _ = asked(EXPIRED, answer(200, [1]))
-    assert (await at.stored_result(REF))[0] == [1]
-
-
 @pytest.mark.parametrize(("answers", "most"), [((EXPIRED, MISSING), 2), ((EXPIRED, EXPIRED), 2), ((MISSING,), 1)])
 async def test_field_that_is_gone_fails_the_command_with_what_to_do(answers: Any, most: int) -> None:
     at, transport = asked(*answers)

@@ -182,13 +182,6 @@ async def test_claim_goes_back_to_the_queue_when_its_plane_is_down(trouble: Any)
     assert at.client.servers.open_share() < 0.2
 
 
-async def test_answers_that_are_no_overload_leave_the_gate_open() -> None:
-    at, transport = plane_with(lambda *_: answer(409, {"detail": "no"}))
-    for _ in range(20):
-        await at.claim(7, "w")
-    assert (len(transport.sent), at.client.servers.open_share()) == (20, 1.0)
-
-
 DUPLICATE = answer(500, {"error": "duplicate key value violates unique constraint", "status": 500})
 
 

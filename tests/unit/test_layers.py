@@ -312,10 +312,6 @@ MADE = (
 )
 
 
-def test_importing_the_package_loads_no_tool_and_no_server() -> None:
-    assert loaded_by("import noetl_worker") & {"httpx", "nats", "starlette"} == set()
-
-
 def test_what_the_first_pull_does_not_need_is_not_loaded_at_the_start() -> None:
     later = {"httpx", "httpcore", "h11", "uvicorn", "starlette", "mashumaro", "opentelemetry", "click"}
     assert loaded_by(f"import noetl_worker.cli; {MADE}") & later == set()

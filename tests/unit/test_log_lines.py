@@ -18,7 +18,7 @@ import structlog
 import logging_guard
 import virtual_time
 from noetl_worker.models import CaseDecision, Command, Dialect, Envelope, SetVar, ToolResult
-from noetl_worker.observability.logging import add_to_each_line, configure_logging
+from noetl_worker.observability.logging import configure_logging
 from noetl_worker.pipeline.command.cancellation import wait_until_cancelled
 from noetl_worker.pipeline.command.case_actions import act
 from noetl_worker.pipeline.command.command import hydrate
@@ -93,13 +93,6 @@ def test_no_colours_are_written_into_a_file_and_none_where_they_are_not_wanted(m
         assert ("\x1b[" in stream.getvalue()) is has_colours, (form, is_terminal, no_color)
 
 
-def test_every_line_of_one_of_several_workers_has_its_name(written: io.StringIO) -> None:
-    add_to_each_line(worker="pod-1-a")
-    structlog.get_logger("noetl_worker").info("line_written")
-    [line] = lines(written)
-    assert line["worker"] == "pod-1-a"
-
-
 class Unwritable(io.StringIO):
     """A full disk when a line is written; where that is later, a reader that is gone."""
 
@@ -142,11 +135,6 @@ async def test_outcome_is_told_where_no_line_can_be_written(ours: Emitter) -> No
     answers = iter([answer(503, {})])
     transport = await tell(OK, lambda *_: next(answers, answer(202, {"event_ids": [5]})), teller=ours)
     assert len(transport.sent) == 2
-
-
-def test_command_and_notification_are_named_by_the_same_fields() -> None:
-    assert notification().log_ids() == IDS
-    assert set(command().log_ids()) == {*IDS, "kind"}
 
 
 class Message:

@@ -233,16 +233,15 @@ async def test_execution_without_a_next_command_is_said_once() -> None:
     assert count == 1
 
 
-@pytest.mark.parametrize("name", ["batch-execution", "fail-execution", "no-meta-execution"])
-async def test_execution_that_has_ended_is_not_said_to_stand_still(name: str) -> None:
-    assert await looked_at([answer(200, RECORDED[name])]) == ([], 0)
+ISSUED: Any = {"event_id": 9, "event_type": "command.issued", "node_name": "next", "result": None}
+LATER = {**STUCK, "events": [*STUCK["events"], ISSUED]}
+ENDED = {name: [RECORDED[name]] for name in ("batch-execution", "fail-execution", "no-meta-execution")}
+SEEN = {**ENDED, "goes on between two looks": [STUCK, LATER, LATER, LATER, {**LATER, "status": "COMPLETED"}]}
 
 
-async def test_execution_that_goes_on_between_two_looks_is_not_said_to_stand_still() -> None:
-    issued = {"event_id": 9, "event_type": "command.issued", "node_name": "next", "result": None}
-    later = {**STUCK, "events": [*STUCK["events"], issued]}
-    ended = {**later, "status": "COMPLETED"}
-    assert await looked_at([answer(200, one) for one in (STUCK, later, later, later, ended)]) == ([], 0)
+@pytest.mark.parametrize("seen", SEEN.values(), ids=SEEN)
+async def test_execution_that_has_ended_or_goes_on_is_not_said_to_stand_still(seen: list[Any]) -> None:
+    assert await looked_at([answer(200, one) for one in seen]) == ([], 0)
 
 
 async def test_execution_that_the_plane_does_not_show_is_said_so() -> None:

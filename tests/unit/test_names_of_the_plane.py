@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from noetl_worker.authoring.dev.server.python_events import check_payload
-from noetl_worker.models import Dialect
 from noetl_worker.remote.plane.python.rules import response_field
 from noetl_worker.text import json_text
 from unit.reports import call_done, parsed, report_of, tell
@@ -24,10 +23,6 @@ async def test_large_result_with_a_field_that_the_plane_would_hide_goes_out_whol
     report = await report_of(data)
     assert report.upload is not None
     assert parsed(report.response) == data
-
-
-async def test_rust_plane_is_told_the_reference_alone() -> None:
-    assert (await report_of({"data": LARGE}, Dialect.RUST)).response is None
 
 
 @pytest.mark.parametrize(

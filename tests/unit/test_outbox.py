@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import signal
 import sqlite3
@@ -20,7 +19,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from noetl_worker.pipeline.outbox.directory import make_file, outbox_directory
-from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.file import OutboxFile
 from noetl_worker.pipeline.outbox.reading import read_outboxes
 from patience import PATIENCE_S
@@ -254,11 +252,6 @@ def test_file_of_a_process_that_died_before_its_first_row_is_taken_away(tmp_path
     assert read_outboxes(tmp_path).unreadable == ()
     assert box(tmp_path).adopt() == []
     assert left(tmp_path) == []
-
-
-def test_row_is_read_without_what_a_later_worker_adds_to_it() -> None:
-    row = json.loads(event_set(7).packed()[0])
-    assert EventSet.unpacked(json.dumps({**row, "added": 1}).encode()).event_id == 7
 
 
 def test_off_writes_nothing(tmp_path: Path) -> None:

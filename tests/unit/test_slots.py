@@ -58,16 +58,6 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_kind_without_a_limit_takes_one_slot_each() -> None:
-    commands = Commands(Slots(2))
-    await commands.start("a", "b")
-    assert (commands.running, commands.slots.window()) == (["a", "b"], 0)
-    await commands.end("a")
-    assert commands.slots.window() == 1
-    await commands.end("b")
-    assert commands.slots.used == 0
-
-
 async def test_command_of_a_full_kind_waits_outside_its_slot_and_others_pass() -> None:
     commands = Commands(Slots(2, limits={"postgres": 1}))
     await commands.start("p1", "p2", kind="postgres")

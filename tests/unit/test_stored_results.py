@@ -112,6 +112,7 @@ async def test_result_over_the_budget_is_stored_before_the_events_that_name_it(d
         assert result["context"] == reference["extracted"]
     else:
         assert result["context"] == {"data": {"_ref": STORED["ref"]}, "command_id": "7:start:9"}
+        assert "response" not in call_done(transport), "the reference alone"
 
 
 async def test_variables_of_a_stored_list_of_tasks_are_in_the_event_for_the_rust_plane() -> None:
@@ -352,10 +353,10 @@ async def test_row_of_a_stored_result_is_read_as_it_was_written() -> None:
     assert again.server_url == URL
 
 
-async def test_row_is_read_without_what_a_later_worker_adds_to_the_upload() -> None:
+async def test_row_is_read_without_what_a_later_worker_adds_to_it_and_to_its_upload() -> None:
     row, data = (await made_set(await report_of(ROWS))).packed()
     whole = json.loads(row)
-    whole["report"]["upload"]["added"] = 1
+    whole["added"] = whole["report"]["upload"]["added"] = 1
     assert EventSet.unpacked(json.dumps(whole).encode(), data).report.upload is not None
 
 
