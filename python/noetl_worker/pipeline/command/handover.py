@@ -111,7 +111,7 @@ class ClaimOwnership:
                 **self.log_ids(),
                 reason=claim.reason,
                 next_try_s=round(delay_s, 2),
-                advice="look at `reason`, the control plane's answer; the outcome waits until the claim is clear",
+                advice="look at `reason`: whether this worker has the claim is unknown, and is asked again",
             )
             await asyncio.sleep(delay_s)
 

@@ -108,7 +108,11 @@ class InProgress:
             await asyncio.sleep(min(1.0, self.ack_wait_s / 12))
             if connection.client.is_closed:  # nats-py does not reconnect after some errors (an expired login)
                 if (line := self._closed.note_failure(repr(connection.last_error))) is not None:
-                    log.warning("keepalive_reconnects", advice="check the NATS login: has it expired?", **line)
+                    log.warning(
+                        "keepalive_reconnects",
+                        advice="do nothing; if this repeats, check whether the NATS login has expired",
+                        **line,
+                    )
                 await connection.reopen(settings)
             else:
                 self._closed.note_success()

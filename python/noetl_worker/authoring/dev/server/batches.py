@@ -149,7 +149,11 @@ class Batches:
             self._write(execution, "processing", "RUNNING", context)
             generated = self._events.act(execution, *driving[-1], pending.request_id) if driving else 0
         except Exception as error:
-            log.exception("batch %s of execution %s failed", request_id, execution.execution_id)
+            log.exception(
+                "dev failed at batch %s of execution %s; report this with the traceback",
+                request_id,
+                execution.execution_id,
+            )
             self._close(pending, "failed", "processing_error", str(error))
             # No recording shows the real plane's next action. Without this, the execution would run for ever.
             self._dispatcher.fail(execution, error)

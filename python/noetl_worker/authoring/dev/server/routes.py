@@ -83,7 +83,7 @@ class Endpoint:
         except Refused as refused:
             return refused.answer
         except Exception as error:
-            log.exception("%s %s", request.method, self._template)
+            log.exception("dev failed at %s %s; report this with the traceback", request.method, self._template)
             return detail(500, str(error))
 
 

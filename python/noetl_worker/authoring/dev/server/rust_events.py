@@ -122,7 +122,10 @@ class RustEvents:
             self._dispatcher.apply(execution, self._router.advance(execution, outcome))
         except Exception as error:  # without this the execution would run for ever
             if not isinstance(error, TemplateError):
-                log.exception("execution %s failed", execution.execution_id)
+                log.exception(
+                    "dev failed at execution %s; report this with the traceback",
+                    execution.execution_id,
+                )
             self._dispatcher.fail(execution, error)
 
     def _fail(self, execution: Execution, event: LoggedEvent, ref: str) -> None:
