@@ -1,7 +1,7 @@
 """All exceptions of this package.
 
-Both engines raise these classes. `is_retryable` is True if the same call may succeed later. Ids and codes are
-attributes, not only in the text. A message says what failed, with which value, and what to do.
+The package's Rust code raises these classes too. `is_retryable` is True if the same call may succeed later. Ids and
+codes are attributes, not only in the text. A message says what failed, with which value, and what to do.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def describe(error: BaseException) -> str:
 
 
 class EngineError(NoetlWorkerError):
-    """Input that the engine refuses.
+    """Input, such as invalid JSON, that this package's Rust or Python engine refuses.
 
     Args:
-        code: the error's code, stable and equal in both engines.
+        code: the error's code, stable and equal in the Rust and the Python engine.
         message: a text for people; it may change.
     """
 
@@ -80,7 +80,7 @@ class ConditionError(EngineError):
     """A condition that was reached and cannot be evaluated (a text that is no number, a bad regular expression).
 
     Args:
-        code: the error's code, stable and equal in both engines.
+        code: the error's code, stable and equal in the Rust and the Python engine.
         message: a text for people; it may change.
         case: index of the condition's case, not counting cases that do not parse. None outside of a list of cases.
         condition: index of the condition in its case.
@@ -93,11 +93,17 @@ class ConditionError(EngineError):
 
 
 class EngineUnavailable(NoetlWorkerError):
-    """An engine that cannot be used: NOETL_WORKER_ENGINE names it, but it is not installed or has another version."""
+    """A Rust engine (this package's compiled code) that cannot be used.
+
+    NOETL_WORKER_ENGINE demands it and it cannot be imported, or its version differs from the package's version.
+    """
 
 
 class EnginePanic(NoetlWorkerError):
-    """A panic in the Rust engine, which is a bug of the engine. The process goes on. Please report the error's text."""
+    """A panic in the Rust engine (this package's compiled code), which is a bug of the engine.
+
+    The process goes on. Please report the error's text.
+    """
 
 
 # ── tools ───────────────────────────────────────────────────────────────────────────────────────

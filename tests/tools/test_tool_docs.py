@@ -159,7 +159,7 @@ def test_one_kind_is_shown_with_fields_example_and_failures() -> None:
     assert shown.strip() in (ROOT / "docs" / "tools" / "playbook.md").read_text(encoding="utf-8")
     assert shown.startswith("# playbook\n\nStarts another playbook")
     assert "Also: `playbooks`." in shown
-    assert "Wait for the child's end and return its result." in " ".join(shown.split())
+    assert "Wait for the end of the child execution, and return the child's result" in " ".join(shown.split())
     assert "`not_found`: there is no such playbook" in shown
     assert "\nkind: playbook\n" in shown
 

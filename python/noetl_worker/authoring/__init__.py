@@ -1,1 +1,1 @@
-"""The tools for playbook authors on a laptop: dev, check, the execution page."""
+"""The tools for playbook authors on a laptop: `noetl-worker dev`, `noetl-worker check`, the page of an execution."""

@@ -1,4 +1,4 @@
-"""A command that `exec` or `replay` runs in this process, without a claim and without a report to a control plane.
+"""A command that `noetl-worker exec` or `replay` runs in this process, without a claim or report to a control plane.
 
 The command passes through the same stages as in a worker. Requests that would change something on the plane are
 collected, not sent.

@@ -40,7 +40,7 @@ from noetl_worker.settings.settings import Settings
 
 EXIT_OK: Final = 0
 EXIT_NOT_DRAINED: Final = 4
-"""Exit code if the bridge stops with unacknowledged records. The control plane sends these records again."""
+"""Exit code if the bridge stops with unacknowledged command records. The control plane sends these records again."""
 _PULSE_S: Final = 0.5
 _ACK_BYTES: Final = 8
 log = structlog.get_logger("noetl_worker.bridge")
@@ -58,7 +58,8 @@ class BridgeOptions:
     The writer gets the command records of the system pool. None: these records go to JetStream, as all others do.
     """
     claims: tuple[FeedAddress, ...] = ()
-    """Addresses of the coordinators from which the bridge takes commands. Each serves one shard of the feed."""
+    """Addresses of the coordinators, upstream's programs from which the bridge takes commands. Each serves one shard of
+    upstream's command feed."""
     filters: tuple[str, ...] = ()
     """Subject filters of the commands to take, such as `commands.shared.>`. Every coordinator gets all filters."""
     feed_metrics: str = ""
@@ -111,7 +112,7 @@ class Bridge:
     # ── the life ──
 
     async def run(self) -> int:
-        """Move commands from the feed into JetStream until a stop is requested. Return the exit code of the process.
+        """Move commands from upstream's command feed into JetStream until a stop is requested. Return the exit code.
 
         Raises:
             JetStreamError, SettingsError: the bridge cannot start; the text says what to do.
@@ -201,7 +202,8 @@ class Bridge:
             ended.result()
 
     async def _drain(self, server: FeedServer) -> int:
-        """Take no more records, and wait until all records in memory are passed on and acknowledged.
+        """Take no more command records, and wait until all records in memory are passed on to JetStream or upstream's
+        writer, and acknowledged.
 
         The wait is limited by the drain timeout. Return the exit code of the process.
         """
@@ -221,7 +223,9 @@ class Bridge:
         return EXIT_NOT_DRAINED
 
     async def _drained(self) -> None:
-        """Wait until all assigned records have arrived, and all records are passed on and acknowledged."""
+        """Wait until all command records assigned to this bridge have arrived, and all records in memory are passed on
+        to JetStream or upstream's writer, and acknowledged.
+        """
         await asyncio.gather(*(claims.stop() for claims in self._claims))
         await self.held.wait_until_empty()
         await asyncio.gather(*(claims.acknowledged() for claims in self._claims))

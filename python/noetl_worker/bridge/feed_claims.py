@@ -82,17 +82,17 @@ class FeedClaims:
         self.is_stopping = False
 
     async def run(self) -> None:
-        """Request commands from the coordinator, and acknowledge them, until cancelled."""
+        """Request commands from the coordinator of upstream's command feed, and acknowledge them, until cancelled."""
         await asyncio.gather(self._acks.run(), *(ask.run() for ask in self._asks))
 
     async def stop(self) -> None:
-        """Request no more records, and wait for the records that the coordinator has already assigned."""
+        """Request no more commands, and wait for those that the coordinator has already assigned to this bridge."""
         self.is_stopping = True
         await asyncio.gather(*(ask.stop() for ask in self._asks))
 
     @property
     def is_done(self) -> bool:
-        """True if no taken record waits for JetStream, or for the coordinator's answer to its acknowledgement."""
+        """True if JetStream has all taken commands, and the coordinator has answered each acknowledgement."""
         return not self._in_hand and not self._acks.is_busy
 
     async def acknowledged(self) -> None:
@@ -100,7 +100,7 @@ class FeedClaims:
         await self._acks.answered()
 
     def take(self, answer: dict[str, Any]) -> None:
-        """Pass the record in a coordinator's answer on to JetStream, and keep it until it is stored there.
+        """Pass the command record in a coordinator's answer on to JetStream. Keep the record until it is stored there.
 
         A record that was taken before is ignored. A record that cannot be taken is logged and not acknowledged.
         """

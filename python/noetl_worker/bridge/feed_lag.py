@@ -1,4 +1,4 @@
-"""Measurement of how many commands wait in upstream's feed and in JetStream."""
+"""Measurement of how many commands wait in upstream's command feed and in JetStream."""
 
 from __future__ import annotations
 

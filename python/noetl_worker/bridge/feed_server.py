@@ -1,8 +1,8 @@
 """TCP server to which control planes without NATS send their command records.
 
-It speaks the publish protocol of upstream's feed, and acknowledges each stored record with eight bytes. The protocol
-has no login, so anybody who reaches the port can send records. But a worker claims each command from the control plane
-first. So only commands that the plane knows can run.
+It speaks the publish protocol of upstream's command feed, and acknowledges each stored record with eight bytes. The
+protocol has no login, so anybody who reaches the port can send records. But a worker claims each command from the
+control plane first. So only commands that the plane knows can run.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class FeedServer:
 
 
 class FeedConnection:
-    """Connection of a publisher. The publisher's records are acknowledged in the order of their arrival."""
+    """Connection on which a control plane publishes command records. They are acknowledged in the order of arrival."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
@@ -156,11 +156,11 @@ class FeedConnection:
 
     @property
     def is_idle(self) -> bool:
-        """True if no record of this publisher waits for an acknowledgement."""
+        """True if no command record of this connection waits for an acknowledgement."""
         return not self._awaiting
 
     def hold(self, held_records: HeldRecords, record: FeedRecord) -> HeldRecord:
-        """Keep a record in memory until JetStream or upstream's writer has it. Then acknowledge it to the publisher."""
+        """Keep a command record until JetStream or upstream's writer has it. Then acknowledge it to its sender."""
         held = held_records.take(record, self._acknowledge)
         self._awaiting.append(held)
         return held

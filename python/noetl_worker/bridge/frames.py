@@ -1,4 +1,4 @@
-"""Frames of upstream's feed: the length of the body in four bytes, big-endian, then the body, which is JSON
+"""Frames of upstream's command feed: the body's length in four bytes, big-endian, then the body, which is JSON
 (protocol/feed.md#frames)."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _HEAD: Final = 4
 
 
 def framed(body: bytes) -> bytes:
-    """Return the body as a frame of the feed: its length in four bytes, then the body."""
+    """Return the body as a frame of upstream's command feed: its length in four bytes, then the body."""
     return len(body).to_bytes(_HEAD, "big") + body
 
 

@@ -19,7 +19,7 @@ MOST_BYTES: Final = 16 * 1024 * 1024
 
 
 class HeldRecord:
-    """A record that the bridge has received and not yet acknowledged."""
+    """A command record that the bridge has received and not yet acknowledged."""
 
     __slots__ = ("is_passed_on", "number", "on_passed_on", "record", "sent_s", "since_s")
 
@@ -51,13 +51,15 @@ class HeldRecords:
             await self._fewer.wait()
 
     async def wait_until_empty(self) -> None:
-        """Wait until every held record has been passed on."""
+        """Wait until every held command record has been passed on to JetStream or upstream's writer."""
         while self._held:
             self._fewer.clear()
             await self._fewer.wait()
 
     def take(self, record: FeedRecord, on_passed_on: Callable[[], None]) -> HeldRecord:
-        """Hold a record in memory until it is passed on. Then call `on_passed_on`, which may acknowledge the record."""
+        """Hold a command record in memory until it is passed on to JetStream or upstream's writer. Then call
+        `on_passed_on`, which may acknowledge the record.
+        """
         self._last += 1
         held = self._held[self._last] = HeldRecord(self._last, record, on_passed_on, time.monotonic())
         self._bytes += len(record.body) + len(record.payload)

@@ -1,4 +1,6 @@
-"""Requests, sent without waiting, to a server that answers them in order: acknowledgements and forwarded records."""
+"""Client for servers of upstream's command feed that answer in order. It sends requests without awaiting answers.
+
+The bridge uses it to acknowledge command records, and to forward records to upstream's writer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connection from the bridge to a server of upstream's feed. Whenever the connection ends, it is opened again.
+"""Connection from the bridge to a server of upstream's command feed. Whenever the connection ends, it is opened again.
 
 The server's host name is resolved again for each connection, since its address may have changed.
 """
@@ -38,7 +38,7 @@ class PeerSilent(OSError):
 
 
 class Peer:
-    """A server of upstream's feed that the bridge connects to, again after each failure.
+    """A server of upstream's command feed to which the bridge connects, again after each failure.
 
     Args:
         what: role of the server, for the log.

@@ -1,4 +1,5 @@
-"""A record of upstream's feed: a notification with the id of its command.issued event (protocol/feed.md#record)."""
+"""A record of upstream's command feed: a command's notification and the id of the command's command.issued event
+(protocol/feed.md#record)."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from noetl_worker.settings.nats import SYSTEM_POOL
 from noetl_worker.text import json_text
 
 SHARED_POOL: Final = "shared"
-"""Pool of a command whose notification names no pool."""
+"""Worker pool that gets a command whose notification names no pool."""
 _FIELDS: Final = frozenset({"global_sequence", "execution_id", "transaction_id", "payload"})
 _NOT_IN_A_TOKEN: Final = re.compile(r"[\s.*>\x00-\x1f\x7f]")
 _MOST_SHOWN: Final = 80
@@ -31,7 +32,10 @@ class FeedRecord:
     payload: bytes
     """The command's notification, as UTF-8 JSON, unchanged."""
     body: bytes
-    """The received frame's body, unchanged, for upstream's writer. Empty if a coordinator sent the record."""
+    """The received frame's body, unchanged, to forward to upstream's writer, which fills the command feed.
+
+    Empty if the record came from a coordinator, which hands out the feed's commands.
+    """
 
     @property
     def is_for_system_pool(self) -> bool:

@@ -32,7 +32,7 @@ log = structlog.get_logger("noetl_worker.bridge")
 
 
 class StreamPublisher:
-    """Publisher that stores the records of a bridge in JetStream.
+    """Publisher that stores the bridge's command records in a JetStream stream.
 
     Args:
         ensure: creates the stream if it does not exist.

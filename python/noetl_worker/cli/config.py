@@ -61,7 +61,10 @@ def _rows(reading: SettingsReading) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _written(value: Any) -> str:
-    """Format a setting's value as in its environment variable, such as `a=1,b=2`. Hide secrets, remove logins."""
+    """Format a setting's value as in its environment variable, such as `a=1,b=2`.
+
+    Hide secrets, and remove user name and password from URLs.
+    """
     if isinstance(value, Secret):
         return _HIDDEN if value else ""
     if isinstance(value, Mapping):

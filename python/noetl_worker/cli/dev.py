@@ -134,7 +134,10 @@ def dev(
 
 
 def prepare_session(log_level: LogLevel) -> None:
-    """Prepare this process for `dev`: require POSIX, warn once if the Rust engine is missing, set the log level."""
+    """Prepare this process for `noetl-worker dev`: require POSIX and set the log level.
+
+    Warn once if this package's compiled Rust engine is missing, and its Python substitute is used.
+    """
     require_posix()
     notice_missing_engine()
     from noetl_worker.observability.logging import configure_logging

@@ -40,7 +40,10 @@ _ENDS: Final = ("command.completed", "command.failed")
 _SHOWN: Final = frozenset({"command.issued", "command.claimed", "command.started", "call.done", "call.error", *_ENDS})
 _MOST_CHARS: Final = 300
 _BEYOND: Final = "acknowledged, or passed over"
-"""Text for a command's message that the durable will not deliver again: acknowledged, or excluded by its filters."""
+"""Text for a command's message that the durable consumer will not deliver again.
+
+The message was acknowledged, or the durable consumer's filters exclude it.
+"""
 _SOURCES: Final = ("plane", "machine", "NATS")
 """Sources that `why` asks about a command, most trusted first. `why` shows the first conclusion that it gets."""
 
@@ -336,7 +339,7 @@ async def _execution_named(plane: Plane, name: str) -> Mapping[str, Any] | None:
 
 
 def _sorted_events(detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the events, the oldest first. The Python plane lists the newest first."""
+    """Return an execution's events, the oldest first. The Python plane lists the newest first."""
     events = read_events(detail)
     return sorted(events, key=lambda event: (str(event.get("created_at")), int(event.get("event_id") or 0)))
 
@@ -357,8 +360,8 @@ def _read_notification(data: bytes) -> Envelope | None:
 def _state(message: StoredMessage, found: Found, settings: Settings) -> tuple[str, str]:
     """Return two texts for people: the delivery state of a command's message, and the conclusion from this state.
 
-    JetStream does not tell whether a message was delivered. So both texts are inferred from how far the durable has
-    delivered and acknowledged the stream.
+    JetStream does not tell whether a message was delivered. So both texts are inferred from the stream positions up to
+    which the durable consumer has delivered and acknowledged messages.
     """
     info = found.durable_info
     if info is None:

@@ -1,4 +1,7 @@
-"""The one-line warning that the Rust engine is not installed. Each user of a machine sees it once."""
+"""The one-line warning that this package's compiled Rust code, the Rust engine, is not installed.
+
+Each user of a machine sees the warning once.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ _MARKER: Final = "python-engine-noticed"
 
 
 def notice_missing_engine() -> None:
-    """Print a warning if the Rust engine is missing, but only once for each user of the machine.
+    """Print a warning if this package's compiled Rust engine is missing, but only once for each user of the machine.
 
     A file in the user's state directory records that the warning was printed.
     """

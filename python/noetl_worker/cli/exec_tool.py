@@ -50,9 +50,9 @@ def exec_(
         bool, typer.Option("--quiet", "-q", help="Do not show what the tool prints while it runs.")
     ] = False,
 ) -> None:
-    """Run one tool once, through the stages of `run`, and show the result as the
-    worker would report it: redacted, and fitted to the size of an event. What the tool
-    prints is shown on stderr while it runs.
+    """Run one tool once, through the same stages as a worker, and show the result as
+    the worker would report it: redacted, and fitted to the size of an event. What the
+    tool prints is shown on stderr while it runs.
 
     No server is needed, and nothing is reported to one. A tool that asks a control plane
     for something (a child playbook, a stored result) gets an error.

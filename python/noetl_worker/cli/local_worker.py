@@ -36,8 +36,8 @@ def local_settings(
     """Return the settings of a worker for a session of `dev` or `test` on a laptop.
 
     Args:
-        nats_url: NATS of the session.
-        server_url: control plane of the session.
+        nats_url: URL of the session's NATS server.
+        server_url: URL of the session's control plane.
         token: bearer token that the control plane requires; "" for none.
         machine: environment variables; default `os.environ`. {} for a caller that runs no tool.
     """
@@ -75,8 +75,8 @@ async def local_worker(
     """Run a worker on this event loop while the caller's block runs, and then drain the worker.
 
     Args:
-        nats_url: NATS of the session of `dev` or `test`.
-        server_url: control plane of the session.
+        nats_url: URL of the NATS server in the session of `dev` or `test`.
+        server_url: URL of the control plane in the session.
         token: bearer token that the control plane requires; "" for none.
         kinds: tool kinds that will run. Their processes start at once, so that no command has to wait for them.
         tools: tools that the worker has besides the usual tools.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _CHECKED: Final = ("NW1", "NW201", "NW402")
 """Codes, or prefixes of codes, of playbook mistakes that would make every test fail. So no test is run.
 
-They mean a wrong key or type, an unknown tool kind, and an arc to a missing step.
+They mean a wrong key or type, an unknown tool kind, and a `next` entry that names a missing step.
 """
 
 

@@ -86,7 +86,9 @@ def settings_to_ask(flags: SettingFlags, stored: StoredRunPlane | None) -> Setti
 
 
 def _find_run(name: str) -> tuple[str, Sequence[StoredRow]]:
-    """Find the stored run of `dev` that contains an id. Return the id and the run's rows (empty if no run is found).
+    """Find the stored run of `dev` that contains an id. Return the id and the run's stored rows.
+
+    A row is, for example, a command or an event of the run. There are no rows if no run is found.
 
     The name `last` is replaced by the id of the newest run.
     """

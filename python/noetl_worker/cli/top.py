@@ -37,7 +37,7 @@ def top(
     ] = False,
     every_s: Annotated[float, typer.Option("--every", metavar="S", min=0.2, help="Seconds between updates.")] = 1.0,
 ) -> None:
-    """Show running workers live: what runs and for how long, slots, lag, gate of the control plane, outbox.
+    """Show running workers live: commands and their durations, slots, lag, requests held back from the plane, outbox.
 
     Reads /debug/inflight at the probe ports of the workers. A worker of another machine answers only
     if NOETL_WORKER_DEBUG_TOKEN is the same there as for this command. Without an address, the workers of this user

@@ -1,4 +1,6 @@
-"""The engine of this process, chosen at the import of this module by NOETL_WORKER_ENGINE.
+"""The engine of this process: Rust or Python functions that decode notifications, evaluate cases and redact secrets.
+
+NOETL_WORKER_ENGINE chooses the engine when this module is imported.
 
 `auto` (default) takes the Rust engine if it is installed, else the Python engine. `rust` without a Rust engine is an
 error. All functions come from one engine, so that the two cannot mix.
@@ -39,10 +41,10 @@ VARIABLE: Final = "NOETL_WORKER_ENGINE"
 
 
 def load_engine(choice: str) -> tuple[str, Engine]:
-    """Import the engine for a choice of `auto`, `rust` or `python`, and return its name and module.
+    """Import the Rust or the Python engine, as `choice` demands, and return the engine's name and module.
 
     Raises:
-        SettingsError: `choice` is another word.
+        SettingsError: `choice` is not `auto`, `rust` or `python`.
         EngineUnavailable: `rust` was chosen and is not installed; or, also for `auto`, the installed Rust engine has
             another version than the package.
     """
@@ -105,10 +107,13 @@ def _fix() -> str:
 _name, _module = load_engine(os.environ.get(VARIABLE, "auto") or "auto")
 
 ENGINE: Final[str] = _name
-"""Name of the engine: `rust` or `python`. `--version`, the first log line, a metric and the registration show it."""
+"""Name of this process's engine: `rust` or `python`.
+
+`--version`, the first log line, a metric and the worker's registration at the plane show the name.
+"""
 
 SOURCE_HASH: Final[str | None] = getattr(_module, "SOURCE_HASH", None)
-"""Hash of the Rust sources that the extension was built from; None on the Python engine."""
+"""Hash of the Rust sources from which the extension module was built; None if the Python engine is used."""
 
 compile_cases = _module.compile_cases
 decide = _module.decide

@@ -103,13 +103,16 @@ class CompiledCases(Protocol):
 
         Raises:
             ConditionError: a condition cannot be evaluated (`not_a_number`, `not_numeric`, `invalid_regex`, and
-                `regex_unsupported` on the pure engine). The error has the indexes `case` and `condition`.
+                `regex_unsupported` on the Python engine). The error has the indexes `case` and `condition`.
             DocumentError: one of the documents does not parse.
         """
 
 
 class Engine(Protocol):
-    """The functions of an engine module: `noetl_worker.engine.pure.lib` (Python) or `noetl_worker._core` (Rust)."""
+    """Interface of the two engine modules, `noetl_worker.engine.pure.lib` (Python) and `noetl_worker._core` (Rust).
+
+    Their functions decode notifications, evaluate cases and redact secrets.
+    """
 
     def decode_notification(self, data: bytes) -> Envelope:
         """Decode a command notification.

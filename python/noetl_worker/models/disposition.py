@@ -1,4 +1,4 @@
-"""The ways in which a notification can end, each with the answer that JetStream gets.
+"""The possible results of handling a command's notification, each with the answer to JetStream: ack, nak or term.
 
 Code branches on `DispositionKind` only. `Disposition.text` and `Disposition.reason` are for people, and no code parses
 them. The value of a kind, such as `already_finished`, appears in logs, metrics and dead letters.
@@ -35,7 +35,10 @@ class Answer(Enum):
 
 
 class DispositionKind(Enum):
-    """Ways in which a notification can end. Each kind has a word for logs and metrics, and the answer to JetStream."""
+    """Possible results of handling a command's notification.
+
+    Each kind has a word for logs and metrics, and an answer to JetStream: ack, nak or term.
+    """
 
     REPORTED = "reported", Answer.ACK
     FINISHED_BEFORE = "already_finished", Answer.ACK
@@ -98,7 +101,7 @@ instead of term if the dead letter could not be stored."""
 
 @dataclass(frozen=True, slots=True)
 class Disposition:
-    """The decision on how one notification ends: the kind, the cause as text, and the delay of a redelivery."""
+    """The result of handling one command's notification: its kind, the cause as text, and the delay of a redelivery."""
 
     kind: DispositionKind
     text: str = ""

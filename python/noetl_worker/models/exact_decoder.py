@@ -1,4 +1,4 @@
-"""The standard library's JSON decoder, made strict, for the pure engine and `json_text`."""
+"""The standard library's JSON decoder, made strict, for the Python engine (`engine/pure`) and `json_text`."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ _ENVELOPE_BYTES: Final = 512
 
 @dataclass(slots=True)  # not frozen: one is made per command, and freezing costs time
 class FitRules:
-    """Rules for redacting a result and limiting its size so that it fits into an event (engine call `fit_result`)."""
+    """Rules for the function `fit_result`, which redacts a result and limits its size so that it fits into an event."""
 
     max_bytes: int = 102_400
     """Largest size of a result inside an event: bytes of its compact JSON, inclusive (protocol/results.md#limits)."""

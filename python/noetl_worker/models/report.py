@@ -63,8 +63,10 @@ class Report:
     reference: Mapping[str, JsonValue] | None = None
     """The reference to the stored result. None before the result store has the result."""
     upload: Upload | None = None
-    """The result to store before the events are sent. None once the store has answered, because the events may wait for
-    hours and the result takes memory."""
+    """The large result to put into the result store before the events are sent; None once the store has it.
+
+    It is dropped then to free its memory, because the events may wait for hours.
+    """
     error: str | None = None
     """Reason of the failure, or None if the command succeeded."""
     error_kind: str | None = None

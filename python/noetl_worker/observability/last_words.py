@@ -26,7 +26,10 @@ EXIT_UNCAUGHT: Final = 1
 EXIT_SETTINGS: Final = 2
 EXIT_CANNOT_START: Final = 3
 EXIT_BROKEN: Final = 6
-"""Exit code of a worker that failed after its start. A restart may help, unlike after EXIT_CANNOT_START."""
+"""Exit code of a worker that failed after its start.
+
+A restart may help, unlike for a worker that could not start (EXIT_CANNOT_START).
+"""
 EXIT_AT_ONCE: Final = 130
 log = structlog.get_logger("noetl_worker")
 

@@ -32,8 +32,10 @@ REPEATED: Final = frozenset(
         *("started_not_sent", "started_refused", "tls_files_unreadable"),
     )
 )
-"""Log events that are condensed, because they repeat until their cause is gone. Events about the outcome of one command
-are not condensed: an operator needs the ids in them."""
+"""Names of the log events whose repeats are condensed to one line a minute. They repeat until their cause is gone.
+
+Events about the outcome of one command are not condensed: an operator needs the ids in them.
+"""
 _CAUSE: Final = ("reason", "what", "error", "problem")
 """Fields of a log line that together identify its cause, so that repeats of the line are recognised."""
 _CAUSE_CHARS: Final = 200
@@ -58,7 +60,7 @@ class RepeatedLines:
     Thread-safe."""
 
     def __init__(self, has_all: Callable[[], bool]) -> None:
-        """Create a processor. It condenses nothing while `has_all` returns True."""
+        """Create a processor of log lines. It condenses no repeated lines while `has_all` returns True."""
         self._has_all = has_all
         self._lock = threading.Lock()
         self._causes: dict[tuple[str, str], _Cause] = {}

@@ -34,7 +34,7 @@ def status_after(error: BaseException) -> str:
 class ToolTimes(MetricFamily[Times]):
     """The durations of tools. `labels(kind, status).observe(seconds)` adds one duration.
 
-    A scrape makes four metrics from the durations. Two of these metrics have no label `status`, as in the published
+    A scrape makes four metrics from the durations. Two of these metrics have no label `status`, as in NoETL's published
     workers: the durations of all tools, and the number of failures.
     """
 

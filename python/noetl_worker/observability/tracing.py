@@ -1,7 +1,8 @@
 """OpenTelemetry traces, active only if the SDK is installed and its own variables name an exporter.
 
-A trace has one span for each delivery (`command.trace`), and below it one for each stage. Requests to the control
-plane, tools and log lines find the trace of their command here. If tracing is off, a command does none of this work.
+A trace has one span for each delivery of a command's message (`pipeline/command/trace.py`). Below it there is one span
+for each stage of handling the command. Requests to the control plane, tools and log lines get their
+command's trace ids from this module. If tracing is off, a command does none of this work.
 """
 
 from __future__ import annotations

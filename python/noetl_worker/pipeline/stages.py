@@ -113,7 +113,8 @@ class Progress:
         interrupt: Callable[[], None] | None = None,
         is_issuing: Callable[[], bool] | None = None,
     ) -> None:
-        """Set the stage of the delivery. If `stop` was called before, act on the new stage as the module's table says.
+        """Set the stage of the delivery. If `stop` was called before, act on the new stage as the table in this
+        module's docstring says.
 
         Args:
             interrupt: stops the tool that runs in this stage.
@@ -126,8 +127,8 @@ class Progress:
             self.listener.enter(stage)
 
     def stop(self) -> None:
-        """Note that the grace period is over. Act on the present stage, and on later stages, as the module's table
-        says."""
+        """Note that the stopping worker's grace period is over. Act on the present stage, and on later stages, as the
+        table in this module's docstring says."""
         if not self.is_stopping:
             self.is_stopping = True
             self._act()

@@ -9,8 +9,8 @@ if sys.platform != "win32":  # Windows has no such limit
     import resource
 
 _ENOUGH: Final = 1_048_576
-"""Limit to request if the hard limit is infinite, as on macOS. The macOS kernel refuses this limit, and `_MACOS_MOST`
-is requested next."""
+"""Number of open files to request if the hard limit is infinite, as on macOS. The macOS kernel refuses this number, and
+`_MACOS_MOST` is requested next."""
 _MACOS_MOST: Final = 10_240
 
 

@@ -82,7 +82,7 @@ def begin(arguments: Sequence[str]) -> None:
 
 
 def pack_variables(environment: Mapping[str, str]) -> bytes:
-    """Return the content of the sealed file: all variables and the end mark."""
+    """Return the bytes from which a new process reads its environment variables: all variables and the end mark."""
     return b"\0".join(os.fsencode(f"{name}={value}") for name, value in environment.items()) + _END
 
 

@@ -23,7 +23,7 @@ class SettingLine:
     """Name of the field in `Settings`. It is "" for a variable such as NOETL_SECRET_<NAME>, which has no field."""
     variable: str
     aliases: tuple[str, ...]
-    """Further variables that set the same field, such as names that another worker uses."""
+    """Further variables that set the same field, such as names that NoETL's published workers use."""
     default: str
     is_secret: bool
     """True for a secret. Its value is hidden in output, and `variable` + `_FILE` may name a file with the value."""

@@ -13,7 +13,7 @@ from noetl_worker.settings.values import Secret
 DEAD_LETTER_SUBJECT: Final = "noetl.dead_letters"
 """Subject of the dead letters: messages that can never run, each with its reason."""
 NO_POOL: Final = "legacy"
-"""Pool name for commands without a pool, as in the published Python worker. The subject of such a command is
+"""Pool name for commands without a pool, as in NoETL's own Python worker. The subject of such a command is
 NATS_SUBJECT itself."""
 SYSTEM_POOL: Final = "system"
 """Pool of the control planes' own commands: wasm plug-ins (`__orchestrate__`, run by default on the Rust plane 3.54.0)
@@ -163,7 +163,7 @@ class NatsSettings:
         return SYSTEM_POOL in (self.pools or ())
 
     def brings(self, subject: str) -> bool:
-        """Return True if the durable's filters match messages that are published to `subject`."""
+        """Return True if the durable consumer's filters match messages that are published to `subject`."""
         return any(covers(pattern, subject) for pattern in self.filters)
 
     @property

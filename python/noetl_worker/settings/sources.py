@@ -188,7 +188,7 @@ def _add_port(environment: Mapping[str, str]) -> Mapping[str, str]:
     """Use Cloud Run's variable PORT as the port of WORKER_METRICS_BIND, if WORKER_METRICS_BIND is not set. Return the
     resulting environment.
 
-    The Rust worker does the same.
+    NoETL's own Rust worker does the same.
     """
     if "WORKER_METRICS_BIND" in environment or not environment.get("PORT"):
         return environment

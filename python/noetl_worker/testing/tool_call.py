@@ -127,7 +127,7 @@ async def acall_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **c
     """Call a tool once in the running event loop. An exception of the tool is returned in the call, not raised.
 
     Args:
-        tool: an instance of your tool, or the name of a kind.
+        tool: an instance of your tool, or the name of a tool kind.
         config: the config as in a playbook, unrendered.
         context: arguments of `tool_context`. A `logger`, `control_plane` or `report_progress` replaces the call's own.
     """
@@ -161,7 +161,7 @@ def call_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context:
     """Call a tool once on a new event loop, for plain test functions.
 
     Args:
-        tool: an instance of your tool, or the name of a kind.
+        tool: an instance of your tool, or the name of a tool kind.
         config: the config as in a playbook, unrendered.
         context: further arguments, as for `acall_tool`.
     """

@@ -1,4 +1,4 @@
-"""The beginning of a failed tool's data as a text, which the worker adds to its reports for people."""
+"""The beginning of a failed tool's data as text. The worker adds this text to a report's notes for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ PRINTED: Final = ("stdout", "stderr")
 
 
 def answer_beginning(data: JsonValue) -> str:
-    """Return the beginning of a failed tool's data as text (at most MAX_CHARS characters), for notes to people.
+    """Return the beginning of a failed tool's data as text (at most MAX_CHARS characters), for a report's notes
+    for people.
 
     The text is the field `data`, else the field `body`, else all fields except `stdout` and `stderr`. A value that is
     not a text is written as JSON.

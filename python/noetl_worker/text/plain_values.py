@@ -1,4 +1,4 @@
-"""The conversion of any value to values of JSON, for the JSON that the worker writes and for results of `python`.
+"""The conversion of any value to JSON values, for the JSON that the worker writes and for results of `python` steps.
 
 A command's process, which does not have this package, loads this file by its path (`tools/python/python_command.py`).
 So it uses only the standard library and runs on Python 3.9.

@@ -1,1 +1,2 @@
-"""Tools that commands run: the contract, the registry, and a folder for each kind below kinds/."""
+"""Tools that commands run: the protocol that a tool implements (contract.py), the registry of the tools, and a folder
+for each tool kind below kinds/."""

@@ -1,4 +1,4 @@
-"""Resolving the `auth` of a config to the data of a credential, for every kind (protocol/tasks.md#fields)."""
+"""Resolver of the `auth` in a tool's config to a credential's data, for all tool kinds (protocol/tasks.md#fields)."""
 
 from __future__ import annotations
 

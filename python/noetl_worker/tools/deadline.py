@@ -36,7 +36,7 @@ def seconds(value: JsonValue, field: str, tool: str) -> float:
 
 
 def given_timeouts(raw_config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return name -> value for the timeouts that a config sets. The names are `timeout`, `timeout_seconds`,
+    """Return name -> value for the timeouts that a tool's config sets. The names are `timeout`, `timeout_seconds`,
     `spec.timeout` and `spec.timeout_seconds`, as error texts show them."""
     spec = fields_of(raw_config.get("spec"))
     places = {name: raw_config.get(name) for name in TIMEOUTS} | {f"spec.{name}": spec.get(name) for name in TIMEOUTS}
@@ -62,7 +62,7 @@ def effective_timeout(kind: str, given: Mapping[str, JsonValue]) -> float | None
 
 
 def timeout_parts(kind: str, given: Mapping[str, JsonValue]) -> dict[str, float]:
-    """Return the seconds for the phases of a request. A timeout {"connect": 2, "read": "5s", "total": 30} gives
+    """Return the seconds for the phases of a tool's request. A timeout {"connect": 2, "read": "5s", "total": 30} gives
     {"connect_timeout": 2, "read_timeout": 5}."""
     parts: dict[str, float] = {}
     for one in given.values():

@@ -1,4 +1,4 @@
-"""Kinds that NoETL's registries name but this worker does not run, and what to use instead."""
+"""Tool kinds that NoETL's own tool registries name but this worker does not run, and what to use instead."""
 
 from __future__ import annotations
 

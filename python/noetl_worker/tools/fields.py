@@ -60,9 +60,9 @@ WORKER_FIELDS: Final[Mapping[str, str]] = {
     "set": "Values for later steps, made from the output.",
     "next": "The control plane reads it at the step; not read here.",
 }
-"""Fields that may stand in the config of every kind: the worker reads these fields, or a plane adds them.
+"""Config fields that every kind of tool accepts: the worker itself reads these fields, or a control plane adds them.
 
-The registry warns about `case`, `cases`, `next` or `retry` in a config in which nothing reads the field.
+The tool registry warns about `case`, `cases`, `next` or `retry` in a config in which nothing reads the field.
 """
 
 _NONE: Final[Mapping[str, str]] = {}

@@ -189,14 +189,14 @@ async def arun_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **co
 
 
 def run_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolResult:
-    """Run `arun_tool` on an event loop of its own, for plain test functions.
+    """Run a tool once on a new event loop: the counterpart of `arun_tool` for tests that are not `async`.
 
     Args:
-        tool: as in `arun_tool`.
-        config: as in `arun_tool`.
-        context: as in `arun_tool`.
+        tool: an instance of your tool, or a kind.
+        config: as a playbook has it, unrendered.
+        context: see `tool_context`; or `context=` an existing ToolContext.
 
     Raises:
-        ToolError: as `arun_tool`.
+        ToolError: the failure that the worker reports as `call.error`.
     """
     return asyncio.run(arun_tool(tool, config, **context))

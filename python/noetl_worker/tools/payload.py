@@ -13,7 +13,7 @@ from noetl_worker.process.threads import LARGE, off_loop
 from noetl_worker.text.json_text import dumps, loads_exact, memory_of
 
 MAX_RESULT_BYTES: Final = 16 * 1024 * 1024
-"""Largest size in bytes that one call may load into the worker's memory."""
+"""Maximum bytes of messages or stored values that one tool call may load into the worker's memory."""
 
 
 def as_bytes(kind: str, value: JsonValue, encoding: str) -> bytes:

@@ -1,5 +1,5 @@
-"""A cache of checked configs, by the config's text. Only configs without templates are cached: without templates, equal
-text gives an equal config."""
+"""A cache of tool configs that were checked, by the config's text. Only configs without templates are cached: without
+templates, equal text gives an equal config."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ takes more time to run than to check, so caching gains little."""
 
 
 class Checked(NamedTuple):
-    """The result of checking one config. All calls with the same config text share this object, so nobody may change
-    it."""
+    """The result of checking one tool config. All calls with the same config text share this object, so nobody may
+    change it."""
 
     config: Any
     warnings: tuple[ConfigurationError, ...]

@@ -241,7 +241,7 @@ class Registry:
         return given
 
     async def load(self, kind: str) -> None:
-        """Import a kind before its first use, in a thread: its library could block the loop for 0.2 s.
+        """Import the tool of a kind before its first use, in a thread: the import could block the event loop for 0.2 s.
 
         Args:
             kind: a kind or an alias.
@@ -373,8 +373,8 @@ class Registry:
         return await prepared.run_in_time()
 
     async def aclose(self) -> None:
-        """Close the resources that tools keep open between calls (HTTP connections, pools, the Python template
-        process)."""
+        """Close the resources that tools keep open between calls: HTTP connections, connection pools, and the warm
+        processes from which commands are forked."""
         for tool in {id(tool): tool for tool in self._tools.values()}.values():
             close = getattr(tool, "aclose", None)
             if close is None:

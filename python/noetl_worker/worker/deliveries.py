@@ -1,4 +1,5 @@
-"""The deliveries that a worker handles at the same time. One task handles each delivery, from arrival to answer."""
+"""The message deliveries that a worker handles at the same time. One task handles each delivery, from the arrival of
+the message to its ack, nak or term."""
 
 from __future__ import annotations
 
@@ -40,12 +41,12 @@ class Deliveries:
     def __init__(
         self, slots: Slots, drain_timeout_s: float, emitter: Emitter, batches: RecentBatches, lines: CommandLines
     ) -> None:
-        """Create an empty set of deliveries.
+        """Create an empty set of message deliveries.
 
         Args:
             drain_timeout_s: seconds for which a drain lets commands run.
             emitter: knows the requests in which the plane is issuing commands.
-            batches: the batches that a drain waits for.
+            batches: the event batches whose processing by the plane a drain waits for.
             lines: decides which log lines are written for a command.
         """
         self._slots, self._drain_timeout_s, self._emitter, self._batches = slots, drain_timeout_s, emitter, batches
@@ -86,7 +87,7 @@ class Deliveries:
 
         A request that reports an outcome may last longer if the plane is issuing the next commands inside the request:
         until the worker gets a second stop signal. If all commands finish, the drain also waits within the drain time
-        for batches that a plane has accepted and not processed.
+        for event batches that a plane has accepted and not processed.
         """
         puller.pause(True)  # the subscription stays, so that messages of an open pull are returned at once
         log.info("draining", in_flight=len(self.tasks), timeout_s=self._drain_timeout_s)

@@ -1,4 +1,4 @@
-"""Addresses of the probes of this machine's workers, and their answers, for `top` and `why`.
+"""Addresses of the probes of this machine's workers, and their answers, for the CLI commands `top` and `why`.
 
 Each worker has an empty file in the outbox directory, where operators can find the file. The file's name is the address
 of the worker's probes. A killed worker leaves its file behind, and its address then gives no answer.
@@ -27,8 +27,8 @@ _ANY: Final = ("0.0.0.0", "::", "[::]", "")
 
 @contextmanager
 def announced(directory: Path, address: str | None) -> Iterator[None]:
-    """Have a file named `address` (HOST:PORT) in `directory` while the block is open, so that `top` and `why` find this
-    worker's probes. If the file cannot be created, go on without the file."""
+    """Have a file named `address` (HOST:PORT) in `directory` while the block is open, so that the CLI commands `top`
+    and `why` find this worker's probes. If the file cannot be created, go on without the file."""
     path: Path | None = None
     if address is not None:
         with suppress(OSError, AttributeError):  # AttributeError: files have no owner on Windows
@@ -62,8 +62,8 @@ def addresses_here(metrics_bind: str, directory: Path) -> list[str]:
 
 
 async def ask_workers(addresses: Iterable[str], token: str = "") -> list[dict[str, Any]]:
-    """Return the state of each worker (GET /debug/inflight) with its `address`. A supervisor answers for all its
-    workers.
+    """Return the state of each worker (GET /debug/inflight) with its `address`. If `run --processes N` started
+    several workers, their supervisor process answers for all of them.
 
     The state of a worker that does not answer has `error` instead. Its `is_gone` is true if nothing listens at the
     address.

@@ -292,10 +292,10 @@ class Worker:
             log.error("auth_refused", server_url=self._servers.configured, advice=_AUTH_ADVICE, **line)
 
     async def _watch(self, connection: Connection, durable: Durable, puller: Puller, plane: Plane) -> None:
-        """Check the durable's lag, the NATS connection and the authorization every few seconds.
+        """Check the durable consumer's lag, the NATS connection and the worker's access to the plane every few seconds.
 
         Raises:
-            WorkerBroken: the worker cannot repair the fault. It drains and ends, and has to be started again.
+            WorkerBroken: the worker cannot repair a fault. The worker drains and ends, and has to be started again.
         """
         plane_watch, lag_trouble = PlaneWatch(plane.client, self._has_bridge), Outage()
         dead_letters = DeadLetterStore(connection)

@@ -1,14 +1,14 @@
 """A control plane and a NATS server for `noetl-worker dev` and for tests.
 
 This control plane imitates the real ones. Tests compare its answers (statuses, keys, types) with recordings of the real
-planes (tests/compat). Tests also compare its claims with claims that a real plane gave after the same events
-(tests/compat/values). claims.yaml lists the claims that differ. The following differences are intended:
+planes (tests/compat). Tests also compare its answers to claims with a real plane's answers after the same events
+(tests/compat/values). claims.yaml lists the values that differ. The following differences are intended:
 
 differs-from-upstream:
 
 | what | the real plane | here |
 |---|---|---|
-| end after one step or a list of tasks (Python) | no last event, plane guesses status | no last event, COMPLETED |
+| success after one step, or last a list of tasks (Python) | no last event, status guessed | no last event, COMPLETED |
 | templates | each plane's own engine | ours, with each plane's rules (`rendering`) |
 | `call.done`, then `command.completed`, unbatched (Python v4.0.0) | steps run, execution never ends | execution ends |
 | a parallel loop with a failed item (Python) | stays open, with `failed: true` | ends FAILED after its last item |

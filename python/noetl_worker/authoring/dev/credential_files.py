@@ -1,4 +1,4 @@
-"""Credentials for a run of `dev`, read from files. No error text contains a value from these files."""
+"""Credentials for a run of `noetl-worker dev`, read from files. No error text contains a value from these files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FORM: Final = "{type: postgres, data: {...}}, as POST /api/credentials takes it
 
 @dataclass(frozen=True, slots=True)
 class LocalCredential:
-    """A credential that `dev` reads from a file and gives to its control plane."""
+    """A credential that `noetl-worker dev` reads from a file and gives to its control plane."""
 
     name: str
     type: str | None

@@ -1,4 +1,4 @@
-"""The database of a development plane, and how the planes write ids and times."""
+"""The database of a development control plane, and functions that make ids and times in the form of a real plane."""
 
 from __future__ import annotations
 

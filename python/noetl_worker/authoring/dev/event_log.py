@@ -16,7 +16,7 @@ from noetl_worker.text.json_text import dumps, loads
 
 
 class CommandRow(NamedTuple):
-    """An issued command. `context` and `meta` are JSON without spaces, ready for the answer to a claim."""
+    """An issued command. `context` and `meta` are compact JSON, ready for the plane's answer to a claim request."""
 
     event_id: int
     command_ref: str

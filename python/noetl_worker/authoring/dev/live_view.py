@@ -98,8 +98,8 @@ class Timeline:
     """The step and the time of the claim (seconds since 1970) of each claimed command, by command id."""
     _ended: set[str] = field(default_factory=set)
     _lists: dict[str, LoggedEvent] = field(default_factory=dict)
-    """The `call.done` of each command with a list of tasks, by command id, until the command's `command.completed`
-    arrives. On the Rust plane only `command.completed` names the task failures that a policy ignored."""
+    """The `call.done` event of each command with a list of tasks, by command id, until the event `command.completed`.
+    On the Rust plane only `command.completed` names the task failures that a policy ignored."""
     _noted: dict[str, LoggedEvent] = field(default_factory=dict)
     """The `command.noted` event of each list of tasks, by command id (Python plane). The event lists all attempts."""
 
@@ -157,7 +157,7 @@ class Timeline:
 
 
 def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
-    """Return the result and the error in a `call.done`, `call.error` or `command.failed` of either plane.
+    """Return the result and the error in an event `call.done`, `call.error` or `command.failed` of either plane.
 
     The error is None if the tool succeeded.
     """

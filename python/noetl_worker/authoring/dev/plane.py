@@ -34,7 +34,7 @@ WAIT_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class RawCommand:
-    """A command without a playbook, for tests and benchmarks. The fields are named as in the answer to a claim."""
+    """A command without a playbook, for tests and benchmarks. The fields are named as in a claim's HTTP answer."""
 
     action: str = "noop"
     tool_config: JsonValue = None

@@ -43,16 +43,16 @@ class PlaybookText:
     value: JsonValue = None
     unreadable: Unreadable | None = None
     duplicates: list[tuple[str, Place, Place]] = field(default_factory=list)
-    """Each repeated key, with the place of its second occurrence and the place of its first occurrence."""
+    """Each repeated key, with line and column of its second occurrence, then of its first occurrence."""
     _keys: dict[Path, Place] = field(default_factory=dict)
     _nodes: dict[Path, Any] = field(default_factory=dict)
 
     def key_place(self, path: Path) -> Place:
-        """Return the place of a value's key. For an item of a list, which has no key, return the item's place."""
+        """Return the line and column of a value's key, or of the value itself if it is an item of a list."""
         return self._keys.get(path) or self.value_place(path)
 
     def value_place(self, path: Path) -> Place:
-        """Return the place where a value begins. For a path that does not exist, return its nearest parent's place."""
+        """Return the line and column where the value at `path`, or else its nearest existing parent, begins."""
         while path and path not in self._nodes:
             path = path[:-1]
         node = self._nodes.get(path)
@@ -91,18 +91,18 @@ class PlaybookText:
             yield node.value, yaml_text.loads(node.value), _place(node.start_mark)
 
     def find_below(self, path: Path, word: str) -> Place | None:
-        """Return the first place below a path where a key, or else a value, equals `word`; None if there is none."""
+        """Return line and column of the first key, or else value, that equals `word` below a path, or None."""
         inside = [one for one in self._nodes if one[: len(path)] == path]
         keys = [self.key_place(one) for one in inside if len(one) > len(path) and one[-1] == word]
         texts = [self.value_place(one) for one in inside if getattr(self._nodes[one], "value", None) == word]
         return min(keys or texts, default=None)
 
     def word_place(self, path: Path, line: int = 1, word: str = "") -> Place:
-        """Return the place of a word in a text of several lines.
+        """Return the line and column, in the file, of a word in a text of several lines.
 
         Args:
             line: the text's line, counted from 1, where the search begins.
-            word: the word to find; for "" or an absent word, the place is the beginning of `line`.
+            word: the word to find; for "" or an absent word, the beginning of `line` is returned.
         """
         node = self._nodes.get(path)
         if node is None:

@@ -59,8 +59,8 @@ execution's id."""
 
 
 _GIVEN: Final = ("server_url", "nats_url")
-"""Names that `dev` adds to the workload of every run. So `--set` may give values to these names even if the playbook
-does not declare the names."""
+"""Names that `noetl-worker dev` adds to the workload of every run. So `--set` may give values to these names even if
+the playbook does not declare the names."""
 
 
 async def run_playbook(
@@ -167,7 +167,7 @@ def _settings_to_join(plane: DevControlPlane) -> dict[str, str]:
 
 @contextmanager
 def _kept(plane: DevControlPlane, known: Sequence[LocalCredential]) -> Iterator[None]:
-    """Store all executions for later commands when the `with` block ends.
+    """Store all executions for later CLI commands when the `with` block ends.
 
     An error in storing is only printed.
     """
@@ -189,7 +189,7 @@ def _warn(execution: Execution, reason: str) -> None:
 
 
 async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevControlPlane, nats: str) -> None:
-    """Keep `dev --keep` running until it is cancelled. Show the summary of each execution that another program starts.
+    """Keep `noetl-worker dev --keep` running until cancelled. Show the summary of executions that other programs start.
 
     Args:
         console: console on which to print the settings that another worker needs to join this run. None: not printed

@@ -1,4 +1,4 @@
-"""The baseline of `check`: a file with the findings of an earlier check. A later check reports only new findings."""
+"""The baseline of `noetl-worker check`: a file with earlier findings, which a later check does not report again."""
 
 from __future__ import annotations
 

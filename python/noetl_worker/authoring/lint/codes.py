@@ -1,4 +1,4 @@
-"""The codes of the mistakes that `check` finds, each with an example and a way to mend it. codes.yaml has the texts."""
+"""The codes of the mistakes that `noetl-worker check` finds. codes.yaml has an example and a remedy for each code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Severity: TypeAlias = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A kind of mistake that `check` finds. NW101, for example, is an unknown key."""
+    """A kind of mistake that `noetl-worker check` finds. NW101, for example, is an unknown key."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""The playbook files that `check` reads, and the mistakes to report in them."""
+"""The playbook files that `noetl-worker check` reads, and the mistakes to report in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mistakes that `check` has found in one playbook."""
+"""The mistakes that `noetl-worker check` has found in one playbook."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Inspected:
         return replace(mistake, severity="error", message=named)
 
     def has(self, prefix: str) -> bool:
-        """Return whether `check` found an error with a code that begins with `prefix`.
+        """Return whether `noetl-worker check` found an error with a code that begins with `prefix`.
 
         A mistake for which a plane may refuse the playbook counts as an error.
 

@@ -1,4 +1,4 @@
-"""The findings that `dev` and `test` show before they run a playbook."""
+"""The mistakes in a playbook that `noetl-worker dev` and `noetl-worker test` show before they run the playbook."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noetl_worker.authoring.lint.settings_file import find_settings
 from noetl_worker.tools.registry import Registry
 
 _COMPLETED: Final = "NW108"
-"""Code for a missing apiVersion, kind or metadata. `dev` and `test` run such a playbook; a real plane refuses it."""
+"""Code for a missing apiVersion, kind or metadata, which `noetl-worker dev` and `test` allow and real planes refuse."""
 
 
 def look_at(file: Path, *, plane: str, select: tuple[str, ...] = ()) -> list[tuple[bool, str]]:

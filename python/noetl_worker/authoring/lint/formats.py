@@ -1,4 +1,4 @@
-"""The output formats of `check`: lines of text, JSON, SARIF 2.1.0, and GitHub's workflow commands."""
+"""The output formats of `noetl-worker check`: lines of text, JSON, SARIF 2.1.0, and GitHub's workflow commands."""
 
 from __future__ import annotations
 

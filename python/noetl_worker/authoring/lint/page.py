@@ -1,4 +1,4 @@
-"""The content of docs/check.md, which is generated from the list of codes of `check`."""
+"""The content of docs/check.md, which is generated from the codes of `noetl-worker check`."""
 
 from __future__ import annotations
 

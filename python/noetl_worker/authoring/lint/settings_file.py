@@ -1,4 +1,4 @@
-"""The settings of the command `check`, from `.noetl-check.yaml` in the playbooks' folder or a parent, and flags."""
+"""The settings of `noetl-worker check`, from `.noetl-check.yaml` in the playbooks' folder or a parent, and flags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PLANES: Final = ("python", "rust")
 
 @dataclass(frozen=True, slots=True)
 class CheckSettings:
-    """The settings of the command `check`. A mistake's code may be whole (NW101) or a prefix of several codes (NW1)."""
+    """The settings of `noetl-worker check`. Codes may be whole (NW101) or prefixes of several codes (NW1)."""
 
     select: tuple[str, ...] = ()
     """Codes of the mistakes to report, such as NW101. If empty, all mistakes are reported."""

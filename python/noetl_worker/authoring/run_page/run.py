@@ -61,13 +61,13 @@ class RunCommand:
     is_raised: bool = False
     """True if an event says that the command itself failed, and not only its tool."""
     passed: str = ""
-    """Error text of a failure that a policy's rule or a case tolerated, so that the execution went on; "" if none."""
+    """Error text of a failure that a policy or case (`when`/`then`) tolerated, so the execution went on; "" if none."""
     answer: str = ""
     """Body of the HTTP response that made the command fail; "" if there was none."""
     names: Mapping[str, JsonValue] = field(default_factory=dict)
     """Variables of the command's templates, with their values."""
     notes: Mapping[str, JsonValue] = field(default_factory=dict)
-    """The worker's notes in the command's last event: `tasks`, `answer`, `case`."""
+    """The worker's notes for the execution page, from the command's last event: `tasks`, `answer`, `case`."""
     tasks: Sequence[RunTask] = ()
     child: str = ""
     """Id of the child execution that the command started; "" if it started none."""

@@ -23,7 +23,7 @@ _PASSED: Final = ("continue", "break", "jump")
 
 
 def add_tasks(commands: Sequence[RunCommand], names: Names) -> None:
-    """Set the `tasks` of each command that runs a list of tasks, and the failure that a policy or case tolerated.
+    """Set the `tasks` of each command that runs a list of tasks, and the failure that its policy or `case` tolerated.
 
     Args:
         commands: the commands of an execution.

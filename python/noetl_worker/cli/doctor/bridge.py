@@ -23,7 +23,9 @@ _SERVER_SETTINGS: Final = (
 
 
 async def examine(client: ControlPlaneClient, settings: Settings) -> list[Finding]:
-    """Return findings about the bridge of a plane without NATS: whether the stream names a bridge, and its readiness.
+    """Return findings about the bridge, which brings commands from a plane without NATS into the command stream.
+
+    The findings say whether the stream's metadata name a bridge, and whether this bridge is ready.
 
     If the stream names a bridge, the last finding is a warning with plane settings that only an operator can check.
     """

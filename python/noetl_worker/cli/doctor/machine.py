@@ -1,4 +1,4 @@
-"""Checks of this machine and this installation: engine, isolation, packages, open files, memory."""
+"""Checks of this machine and installation: compiled Rust engine, command isolation, packages, open files, memory."""
 
 from __future__ import annotations
 

@@ -149,7 +149,10 @@ def _check_dead_letters(found: Found, settings: Settings) -> list[Finding]:
 
 
 def _is_of_others(info: Mapping[str, Any], settings: Settings) -> bool:
-    """Return True if the durable has other filters than these settings, so that it may belong to another pool."""
+    """Return True if the durable consumer has filters that the worker's settings lack, or has no filter.
+
+    Such a durable consumer may belong to another pool of workers.
+    """
     theirs = set(config_filters(info["config"]))
     return not theirs or not theirs <= set(settings.filters)
 

@@ -31,7 +31,7 @@ class _Need:
     """A NATS permission that a worker needs, and how to test it."""
 
     what: str
-    """The permitted action as a verb: `pull commands` gives the check `may pull commands`."""
+    """The permitted action, as a verb. With `may` before it, it names the check: `may pull commands`."""
     subject: str
     """Subject with which the permission is tested. It may have placeholders: {stream}, {durable}."""
     without: str
@@ -121,7 +121,10 @@ it."""
 
 
 async def try_first(connection: Connection) -> list[Finding]:
-    """Try the permissions that all other trials need: receive answers, find the stream. Return a finding for each."""
+    """Test the two NATS permissions that all further tests need: to receive answers, and to find the stream.
+
+    Return a finding for each permission.
+    """
     inbox = str(connection.client.new_inbox())
     names = {"inbox": inbox, "inboxes": inbox.partition(".")[0]}
     return [await _try(connection, need, names) for need in _FIRST]

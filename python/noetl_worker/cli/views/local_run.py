@@ -1,4 +1,5 @@
-"""The run of one command by `exec` and `replay`, and its output: the result, and the requests that were not sent."""
+"""The run of one command by `exec` and `replay`, and the printing of its result and of the requests to the control
+plane that were withheld."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ def print_result(done: LocalResult, output: Sequence[PrintedLine] = (), *, as_js
 
     Args:
         output: lines that the tool printed, which only the JSON form shows.
-        as_json: print one JSON object with the event and `output` instead.
+        as_json: print one JSON object instead: the event that would report the result, and `output`.
     """
     call = done.call
     if call is None:

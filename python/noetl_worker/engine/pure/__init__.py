@@ -1,1 +1,4 @@
-"""The Python engine. `lib.py` exports its functions. Code that only redacts imports single files of this package."""
+"""The Python engine: functions that decode notifications, evaluate cases and redact secrets; `lib.py` exports them.
+
+The Rust engine has the same functions. Code that only redacts imports single files of this package.
+"""

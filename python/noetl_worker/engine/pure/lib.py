@@ -1,4 +1,7 @@
-"""The functions of the Python engine: the specification for the Rust engine, and its substitute where it is missing."""
+"""The functions of the Python engine, which decode notifications, evaluate cases and redact secrets.
+
+They are the specification for the same functions in Rust, and replace them where the Rust engine is not installed.
+"""
 
 from __future__ import annotations
 

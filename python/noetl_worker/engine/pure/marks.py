@@ -11,7 +11,7 @@ from typing import Final
 from noetl_worker.engine.protocol import REFERENCES, SECRETS, TEMPLATES
 
 _ESCAPED: Final = b"\\u00"
-"""Beginning of an escaped ASCII character in JSON, which could hide a mark: `\\u007b` stands for `{`."""
+"""Beginning of an escaped ASCII character in JSON, such as `\\u007b` for `{`, which could hide a template or secret."""
 
 
 def find_marks(data: bytes) -> int:

@@ -62,7 +62,7 @@ class Piece:
 
 
 def one_of(ranges: Sequence[tuple[int, int]]) -> Piece:
-    """Return a piece that matches one character of a set. The ranges of the set are sorted and joined."""
+    """Return a piece of a pattern that matches one character of a set. The set's ranges are sorted and joined."""
     return _one_of(tuple(ranges))
 
 
@@ -83,7 +83,7 @@ def captured(piece: Piece) -> Piece:
 
 
 def row(pieces: Sequence[Piece]) -> Piece:
-    """Return a piece that matches `pieces` one after the other."""
+    """Return a piece of a pattern that matches `pieces` one after the other."""
     if len(pieces) == 1:
         return pieces[0]
     depth = max((piece.depth for piece in pieces), default=-1) + 1
@@ -95,7 +95,7 @@ def row(pieces: Sequence[Piece]) -> Piece:
 
 
 def alternatives(pieces: Sequence[Piece]) -> Piece:
-    """Return a piece that matches any one of `pieces`."""
+    """Return a piece of a pattern that matches any one of `pieces`."""
     if len(pieces) == 1:
         return pieces[0]
     depth = max(piece.depth for piece in pieces) + 1

@@ -43,8 +43,8 @@ def compile_pattern(source: str, *, kept: int = KEPT) -> Automaton:
         kept: most states and transitions that are kept from one search to the next.
 
     Raises:
-        ConditionError: `invalid_regex` if the Rust crate refuses the pattern, `regex_unsupported` if only this engine
-            does; the text starts with `Invalid regex: `.
+        ConditionError: `invalid_regex` if the Rust crate refuses the pattern, `regex_unsupported` if only this Python
+            implementation does; the text starts with `Invalid regex: `.
     """
     return Automaton(_Reader(source).pattern(), kept=kept)
 

@@ -1,4 +1,4 @@
-"""The secrets that one engine call redacts, and the search for these secrets in texts.
+"""The known secrets that one call of a redaction function replaces, and the search for these secrets in texts.
 
 Rust counterpart: rust/engine/src/secrets.rs.
 """
@@ -47,7 +47,7 @@ _ENDS_REFERENCE: Final = re.compile(r"[^!-~]|[\"'<>\\]")
 
 
 class Secrets:
-    """The secrets that one engine call redacts.
+    """The known secrets that one call of a redaction function replaces.
 
     `secrets` are replaced wherever they occur in a value, `words` only as whole words. A key is replaced as a whole or
     not at all (see `is_in_key`). A reference (`noetl://...`) is not changed. This class compiles no pattern: `re` would

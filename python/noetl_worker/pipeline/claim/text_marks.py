@@ -14,7 +14,8 @@ from noetl_worker.models.marks import Marks
 _BY_SUM: Final = tuple(
     Marks(bool(found & TEMPLATES), bool(found & REFERENCES), bool(found & SECRETS)) for found in range(8)
 )
-"""All combinations of `Marks`. The index is the bit mask of findings that the engine returns."""
+"""All values of `Marks` (whether a JSON text may contain templates, references, secrets). The index is the bit mask
+that the engine's search returns."""
 
 
 def read_marks(text: bytes) -> Marks:

@@ -41,8 +41,8 @@ def match_cases(
     Args:
         cases: in playbook order, as `[{"when": [Condition], "then": CaseAction}]`: a Python list, or JSON bytes.
             Anything but a list counts as no cases.
-        variables: values by name, for a condition whose left side has no template marks (`left: count`). They do not
-            include the tool's result, which such a left side can read from `data`.
+        variables: values by name, for a condition whose left side is a variable's name (`left: count`). A left side
+            like `result` or `result.rows` reads the tool's result from `data`.
         data: the tool's `data` (not its envelope); None when the tool returned none.
         render: renders one side of a condition (a template, or a JSON value with templates) to a JSON value. Templates
             should see the tool's data as `result`. A side is rendered only when needed, the left side first.

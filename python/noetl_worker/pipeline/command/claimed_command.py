@@ -122,12 +122,12 @@ class ClaimedCommand:
         the command's id as text (protocol/notification.md#message)."""
 
     async def _possible_starts(self, noted: int) -> int:
-        """Return how many of the noted starts can be real. Other programs may write false notes.
+        """Return how many of the command's recorded starts can be real. Other programs may record false starts.
 
-        Each earlier delivery of this message may have noted one start. Only the first delivery notes none, unless the
-        message is a copy: a message that the Python plane published for a command of a dead worker. For a copy,
-        deliveries of other messages may have noted starts too. So for a copy, the limit is the number of earlier claims
-        that the plane has recorded, if it is larger than the number of earlier deliveries.
+        Each earlier delivery of this message may have recorded one start. Only the first delivery records none, unless
+        the message is a copy: a message that the Python plane published for a command of a dead worker. For a copy,
+        deliveries of other messages may have recorded starts too. So for a copy, the limit is the number of earlier
+        claims that the plane has recorded, if it is larger than the number of earlier deliveries.
 
         Args:
             noted: number of starts recorded in `StartNotes`.
@@ -151,9 +151,9 @@ class ClaimedCommand:
     async def run(self) -> Disposition:
         """Run the tool, match the cases, and report the outcome. Return the disposition: the answer for JetStream.
 
-        If the worker stops before the stage `reporting`, return the nak that returns the command. If no worker could
-        claim the command again, report a failure instead. If the worker stops during `reporting`, return a nak in any
-        case: the outbox has the outcome.
+        If the worker's stop ends a stage before `reporting`, return the nak that returns the command. If no worker
+        could claim the command again, report a failure instead. If the stop ends `reporting` before the plane has
+        accepted the outcome, return a nak in any case: the outbox has the outcome.
         """
         progress = self.progress
         try:

@@ -31,16 +31,16 @@ from noetl_worker.text.templates.template import PlainText, has_template
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
-"""Key of the reference that stands in place of a context over 512 kB on the Rust plane. If the plane cannot read its
-own result store, the claim has this reference and not the context (source of server 3.54.0). The worker then follows
-the reference, so that the command has its input."""
+"""Key of a reference that the Rust plane's claim has in place of a command's context over 512 kB. It is there only if
+the plane cannot read its own result store (source of server 3.54.0). The worker then follows the reference, so that
+the command has its input."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
 """Number of references or JSON strings in a row at which the worker refuses a field as a possible endless loop."""
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
 _MOST_COMPARED: Final = 10_000_000
-"""Largest number of string comparisons that search one command for template-like data: about a second of work."""
+"""Largest number of string comparisons in the search of one command for template-like data: about a second of work."""
 _TOO_MANY_TEMPLATES: Final = (
     "this command's fields and variables have too many different texts with template marks ({{ or {%), and the worker "
     "cannot tell which texts are data: pass fewer of them to one step, or let the tool read the texts from their source"
@@ -331,8 +331,8 @@ def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
 
 
 def _attempt(meta: Mapping[str, JsonValue]) -> int:
-    """Return the number of the attempt, or 1 if the plane sent no number. The plane sends `attempt`; the published
-    worker reads `attempts` (protocol/command.md#python-plane)."""
+    """Return the number of the attempt, or 1 if the plane sent no number. The plane sends `attempt`; NoETL's
+    published worker reads `attempts` (protocol/command.md#python-plane)."""
     value = meta["attempt"] if "attempt" in meta else meta.get("attempts", 1)
     return value if type(value) is int else 1
 

@@ -216,7 +216,7 @@ class CommandCredentials:
         _log.warning("keychain_entry_missing", entry=name, **self._command.log_ids(), advice=advice)
 
     def _warn_of_weak(self, what: str, name: str, fields: list[str]) -> None:
-        """Log a secret that is too weak to be redacted, once per name and worker. Results may show such a secret."""
+        """Log that a secret is too weak to be redacted, once per name and worker. Results may show such a secret."""
         named = self._plane.client.weak_secrets
         if fields and (what, name) not in named:
             named.add((what, name))
@@ -253,7 +253,8 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) 
         what: name of the object that is asked for. The error's text begins with this name.
 
     Raises:
-        CredentialError: the plane gives no answer. The error is retryable if the same command may succeed later.
+        CredentialError: the plane refuses, or gives no usable answer. The error is retryable if the same command may
+            succeed later.
     """
 
     async def once() -> T:

@@ -234,9 +234,9 @@ class Dispatch:
     async def _run_tool(
         self, kind: str, config: Mapping[str, JsonValue] | Sequence[JsonValue], context: ToolContext
     ) -> ToolResult:
-        """Run the tool of one task of a sequence, within the tool's own timeout.
+        """Run a tool inside the command's tool, such as one task of a sequence, within its own timeout.
 
-        Remember the secrets in the tool's config before the tool runs. If a server refuses the tool's login, drop the
+        Remember the secrets in the inner tool's config before this tool runs. If a server refuses its login, drop the
         cached secrets.
         """
         await self.registry.load(kind)

@@ -1,8 +1,8 @@
-"""Return of commands to the stream when the worker stops, and the check that a claim still belongs to this worker.
+"""Return of commands to the stream, and the check that a claim still belongs to this worker.
 
-An interrupted command has not failed, so the worker returns the command. Only a command that no worker could claim
-again is reported as failed. If the outcome of a command is already being sent, no second outcome is sent because of the
-stop.
+Commands are returned when the worker stops, or when this machine lacks resources (`return_unstarted`). An interrupted
+command has not failed, so the worker returns the command. Only a command that no worker could claim again is reported
+as failed. If the outcome of a command is already being sent, no second outcome is sent because of the stop.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class ClaimOwnership:
 async def return_unstarted(
     events: CommandEvents, identity: Identity, delivery: Delivery, short: ResourceShortage
 ) -> Disposition | None:
-    """Return the nak for a command for which this machine lacked resources. Return None if the command must be reported
-    as failed."""
+    """Return the nak for a command that had no effect yet when this machine lacked memory, processes or descriptors.
+    Return None if the command must be reported as failed."""
     command, dialect = events.command, events.command.dialect
     metrics.RESOURCE_SHORTAGES.inc()
     disposition = acknowledge.short_of_resources(

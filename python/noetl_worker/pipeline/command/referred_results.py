@@ -33,12 +33,12 @@ _POINTERS: Final = frozenset({"_ref", "_store", "_uri", "ref", "reference"})
 """Fields of a preview that hold the result's address. A template that reads only these fields does not need the
 result."""
 _COPIES: Final = ("ctx", "workload")
-"""Variables that hold copies of the other variables."""
+"""Variables whose values contain copies of earlier steps' results."""
 _CODE_READS_NAMES: Final = re.compile(r"\b(variables|context|main|globals)\b")
 """Words with which `python` code reads the command's variables. Code without these words needs no stored result. `rhai`
 code reads each variable by the variable's own name."""
 _SCRIPT_FROM_ELSEWHERE: Final = frozenset({"python", "postgres", "duckdb", "ducklake", "snowflake"})
-"""Kinds whose `script` may be the address of code that reads the command's variables."""
+"""Tool kinds whose field `script` may be the address of code that reads the command's variables."""
 
 
 async def fill_referred_results(
@@ -54,7 +54,7 @@ async def fill_referred_results(
     Args:
         variables: the variables in the claim, which are not changed.
         fields: the command's config and input.
-        cases: the command's cases. A condition's left side without template marks is a variable's name.
+        cases: the command's cases. A condition's left side without template marks may be a variable's name.
         command: has the tool's kind (each task of a list has a kind of its own) and the ids for the log.
         redacted: list of paths. The path of each value that the plane has replaced by "[REDACTED]" is added.
 
@@ -125,7 +125,7 @@ def _is_read_later(fields: Mapping[str, JsonValue], kind: str) -> bool:
 
 
 def _left_sides(cases: Sequence[JsonValue]) -> Iterator[str]:
-    """Yield the left sides of conditions. A left side without template marks is a variable's name."""
+    """Yield the left sides of all conditions. A left side without template marks may be a variable's name."""
     for case in cases:
         conditions = fields_of(case).get("when")
         for condition in conditions if isinstance(conditions, list) else []:
@@ -172,8 +172,8 @@ def _held_by(head: str, referred: Mapping[str, Referred], variables: Mapping[str
 
 
 def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
-    """Return whether a preview and the full result certainly have the same value at a path. Lists, objects and long
-    strings may differ."""
+    """Return whether the preview certainly has the value that a template reads at a path. Lists, objects and long
+    strings in the preview may be incomplete. The result's address (`_POINTERS`) is read in the preview."""
     if path and path[0] in _POINTERS and path[0] in summary:
         return True
     if path and path[0] in fields_of(summary.get("data")):

@@ -1,1 +1,1 @@
-"""The handling of a delivered message: its pool is checked, duplicates are found, and JetStream is answered."""
+"""The handling of a delivered message: its worker pool is checked, duplicates are found, and JetStream is answered."""

@@ -116,7 +116,8 @@ def over_share(delay_s: float) -> Disposition:
 
 
 def internal_error(num_delivered: int, cause: str) -> Disposition:
-    """Return the nak after a bug of this worker. The delay grows with each delivery, and the message is never lost."""
+    """Return the nak after a bug of this worker, so that the message is delivered again. The delay grows with each
+    delivery. The stream still deletes the message an hour after it was published."""
     return Disposition(DispositionKind.INTERNAL_ERROR, cause, _growing_s(num_delivered, 5.0))
 
 
@@ -133,18 +134,19 @@ def duplicate(seen: Seen, num_delivered: int) -> Disposition | None:
 
 
 def foreign_pool(cause: str, num_delivered: int, message_age_s: float) -> Disposition:
-    """Return the nak for a command of another pool, or the term that makes an old message a dead letter before the
-    stream deletes it."""
+    """Return the nak for a command of another worker pool, or the term that makes an old message a dead letter before
+    the stream deletes the message."""
     if _is_old(num_delivered, message_age_s):
         return Disposition(DispositionKind.POOL_NOT_SERVED, cause)
     return Disposition(DispositionKind.FOREIGN_POOL, cause, _growing_s(num_delivered, 1.0))
 
 
 def system_pool(cause: str) -> Disposition:
-    """Return the ack for a command of the pool `system`, as the published Rust worker does (nats/source.rs of 5.52.0).
+    """Return the ack for a command of the worker pool `system`, as NoETL's published Rust worker does (nats/source.rs
+    of 5.52.0).
 
-    With a nak, the message would count against the durable's max_ack_pending for an hour. Each step has one message for
-    this pool, and 1,000 messages would stop the durable.
+    With a nak, the message would count against the durable consumer's max_ack_pending until the stream deletes
+    it, after an hour. Each step has one message for this pool, and 1,000 messages would stop the consumer.
     """
     return Disposition(DispositionKind.SYSTEM_POOL, cause)
 

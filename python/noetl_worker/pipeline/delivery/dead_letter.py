@@ -163,7 +163,7 @@ class DeadLetter:
     headers_left_out: tuple[str, ...]
     """Names of headers that had a credential and were left out."""
     detail: Mapping[str, Any]
-    """Other known facts about the command: execution_id, command_id, step, cause."""
+    """The command's ids and step, as far as known: execution_id, command_id, event_id, step."""
 
     def known(self, name: str) -> str:
         """Return the id `name` (such as `execution_id`) from `detail` or from the message, or "" if neither has the

@@ -41,8 +41,8 @@ log = structlog.get_logger("noetl_worker.keepalive")
 _NOT_EXTENDED_ADVICE: Final = "check NATS and the network to it: these deliveries may pass to other workers"
 _DIED_ADVICE: Final = "report this error with the text of `exception`; the worker ends, so start it again"
 _DEREGISTER_TIMEOUT_S: Final = 1.5
-"""Longest wait in seconds for the plane's answer to the deregistration. The drain, the returns and this wait fit into
-the 30 s that Kubernetes gives a stopping process."""
+"""Longest wait in seconds for the plane's answer to the deregistration. The drain, the return of commands
+and this wait fit into the 30 s that Kubernetes gives a stopping process."""
 
 
 @dataclass(slots=True)
@@ -82,7 +82,8 @@ class InProgress:
             del self._beats[reply]
 
     def note_heartbeat(self, sent_at: float, stale_after_s: float) -> None:
-        """Note the time of a heartbeat that the plane has accepted. The first call notes the present time instead.
+        """Note the time of a heartbeat that the plane has accepted. The first call comes before any heartbeat, with the
+        present time as `sent_at` (`Registration`).
 
         Args:
             sent_at: monotonic time at which the heartbeat was sent.
@@ -249,7 +250,7 @@ class Keepalive:
         self._up.set_result(None)
         try:
             await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:  # a task ends only by a bug: its error ends the thread, which the worker notices
+            for task in tasks:  # before a stop, only a bug ends a task: its error ends the thread, the worker sees it
                 if task.done():
                     task.result()
         finally:

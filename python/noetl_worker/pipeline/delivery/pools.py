@@ -1,4 +1,4 @@
-"""The pools whose commands this worker runs. A notification for another pool is not claimed.
+"""The worker pools whose commands this worker runs. A notification for another pool is not claimed.
 
 A notification for another pool arrives when the durable's filters differ from the settings
 (protocol/notification.md#durable), or when two pools share a durable. The pool `system` is different: a filter for all
@@ -36,8 +36,8 @@ class PoolRefusal:
 
 
 class Pools:
-    """The pools this worker serves: the literal tokens of its filters, or NOETL_WORKER_POOL_SEGMENTS, or every pool
-    except `system`."""
+    """The worker pools that this worker serves: the pools that its NATS subject filters name, or
+    NOETL_WORKER_POOL_SEGMENTS, or every pool except `system`."""
 
     def __init__(self, settings: Settings) -> None:
         self._own = settings.pools

@@ -28,7 +28,7 @@ async def settle_delivery(
     """Answer JetStream. A message is terminated only after its dead letter is stored.
 
     Args:
-        ids: returns the command's ids; called only when a line is logged.
+        ids: returns the command's ids; called only for a log line or a dead letter.
 
     Returns:
         The word under which the summary line counts the answer (disposition.WORDS), or None if the answer could not be

@@ -1,7 +1,7 @@
-"""A file with the bearer token of a running `noetl-worker dev`, for the user's other commands and for joining workers.
+"""A file with the bearer token of a running `noetl-worker dev`, a temporary control plane on the user's machine.
 
-The file's name has the port of the control plane, so a command finds the file by the plane's address. A killed `dev`
-leaves its file behind. The token in the file is then no longer valid.
+The user's other CLI commands and joining workers read the token there. The file's name has the plane's port, so a CLI
+command finds the file by the plane's address. A killed `dev` leaves its file behind, with a token that is not valid.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def token_file(server_url: str) -> Path:
 
 
 def find_token_file(server_url: str) -> Path | None:
-    """Return the token file of this user's `noetl-worker dev` at this address, or None if there is no file.
+    """Return the token file of the temporary plane (`noetl-worker dev`) that this user runs at `server_url`. Return
+    None if there is no file.
 
     Raises:
         OSError: the file cannot be read, or others can access it; the text says what to do.
@@ -41,7 +42,8 @@ def find_token_file(server_url: str) -> Path | None:
 
 @contextmanager
 def token_in_file(server_url: str, token: str) -> Iterator[None]:
-    """Write the token to the token file of this server, and delete the file at the end of the `with` block.
+    """Write the token of the temporary plane at `server_url` to its token file. Delete the file at the end of the
+    `with` block.
 
     Raises:
         OSError: the file cannot be written, or others can write to its directory; the text says what to do.

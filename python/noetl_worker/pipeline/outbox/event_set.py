@@ -77,7 +77,7 @@ class EventSet:
     above: int = 0
     """Lower bound for `own_id`: the highest id that the plane has given to this command's events."""
     rescues: str | None = None
-    """Id of the batch that this set replaces, because the plane stored the batch but will never process it."""
+    """Id of the event batch that this set replaces, because the plane stored the batch but will never process it."""
     created_at: float = 0.0
     """Time at which the set was made, in Unix seconds; 0 becomes the present time. Monotonic time would not outlive the
     process."""
@@ -235,7 +235,7 @@ class EventSet:
         return replace(self, sent=sent, own_id=0, was_tried=False, is_rescue=self.rescues is not None)
 
     def rescue(self, batch: str) -> None:
-        """Make this set the replacement of a batch that the plane stored and never processes.
+        """Make this event set the replacement of a batch of events that the plane stored but will never process.
 
         Args:
             batch: the plane's id of that batch.

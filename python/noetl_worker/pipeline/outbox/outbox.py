@@ -43,7 +43,7 @@ _Trouble = (sqlite3.Error, OSError)
 
 
 class _RowOnDisk(NamedTuple):
-    """A row on disk: its file, size and age."""
+    """A row of the outbox on disk (a command's outcome that the plane has not accepted yet): its file, size and age."""
 
     file: OutboxFile
     size: int
@@ -104,8 +104,8 @@ class Outbox:
         return event_set.key in self._rows
 
     def write(self, event_set: EventSet) -> bool:
-        """Write the set, with its requests that are not accepted yet, to disk. Return False if the set is in memory
-        only."""
+        """Write a command's event set to disk, with its requests that the plane has not accepted yet. Return False if
+        the set is in memory only."""
         key = event_set.key
         if self._is_off or (self.is_full and key not in self._rows):
             return False
@@ -124,8 +124,8 @@ class Outbox:
         return True
 
     def accepted(self, event_set: EventSet) -> None:
-        """Update the outbox after one request of a set was accepted: write the set's other requests, or delete the row
-        if none is left."""
+        """Update the outbox after the plane accepted one request of an event set: write the set's other requests, or
+        delete the set's row if no request is left."""
         is_written = event_set.key in self._rows
         if event_set.is_open and (is_written or self.writes_first):
             self.write(event_set)
@@ -133,7 +133,8 @@ class Outbox:
             self.drop(event_set)
 
     def drop(self, event_set: EventSet) -> None:
-        """Delete the row of a set that is accepted or refused for good, or whose command this worker no longer has."""
+        """Delete the row of an event set. Call this when the plane has accepted the set or refused it for good, or when
+        this worker no longer has the command."""
         key = event_set.key
         if self.unwritten:
             self._count_unwritten(key, is_written=True)

@@ -1,6 +1,7 @@
 """A read-only view of this machine's outboxes, for operators and not for the worker.
 
-Reading creates and changes no file, and takes over no file of a dead process.
+Reading changes no row, and takes over no file of a dead process. SQLite may create its side files (`-wal`, `-shm`)
+beside an outbox file.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Emitter:
         ownership: Ownership,
         outside: Callable[[], AbstractContextManager[None]] | None = None,
     ) -> None:
-        """Send the set and return when it is accepted.
+        """Send a command's event set (its terminal events), and return when the plane has accepted the set.
 
         Args:
             outside: returns a context manager that gives up the command's slot while it is open. None: the command

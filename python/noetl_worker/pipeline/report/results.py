@@ -36,8 +36,8 @@ _MAX_GROWTH: Final = 6
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
 _MAX_OUTPUT_CHARS: Final = 8_192
-"""Most characters of stdout, and of stderr, in a report. Secrets are redacted in twice as much text, so a secret up to
-this length is never cut in half before redaction."""
+"""Most characters of stdout, and of stderr, in a report. Secrets are redacted in twice as much text. If this begins in
+a known secret, the rest of the secret is redacted too (`drop_half_at_start`)."""
 _MAX_ANSWER_CHARS: Final = 2_000
 _NULL_KIND: Final = "transform"
 _MAX_SKIPPED: Final = 20
@@ -96,7 +96,7 @@ def refused_report(refused: Report, error: ServerRefused) -> Report:
 
 
 def _add_output(command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
-    """Add the end of a tool's stdout and stderr as a note for people, unless the report already contains the output."""
+    """Add the end of a tool's stdout and stderr to the report's notes for people, unless the report has the output."""
     has_output = isinstance(result.data, dict) and "stdout" in result.data
     if has_output or RULES[command.dialect].reports_output or command.kind in SEQUENCES:
         return
@@ -105,8 +105,8 @@ def _add_output(command: Command, result: ToolResult, report: Report, rules: Fit
 
 
 def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
-    """Add a note for people. For a list of tasks, the note has each try of a task; for another tool that failed, the
-    beginning of the tool's data."""
+    """Add to the report's notes for people. For a list of tasks, add each try of a task; for another tool that failed,
+    add the beginning of the tool's data."""
     dialect = RULES[command.dialect]
     if not result.tries:
         answer = answer_beginning(result.data) if dialect.error_fails_command else ""

@@ -34,8 +34,8 @@ class Sending:
     known_until: float
     """Monotonic time until which this worker surely has the command."""
     outside: Callable[[], AbstractContextManager[None]] | None = None
-    """Returns a context manager (Slots.waiting) that gives up the command's slot while it is open. None for an outcome
-    from a dead process, whose command has no slot here."""
+    """Function that returns a context manager (Slots.waiting), which gives up the command's slot while it is open. None
+    for an outcome from a dead process, whose command has no slot here."""
     left: AbstractContextManager[None] | None = None
     """Context manager that `outside` returned, open while the slot is given up. None while the command has its slot."""
     tries: int = 0
@@ -62,7 +62,7 @@ class Sending:
         self.tries += 1
         if how is SendStatus.UNCERTAIN:
             self.uncertainty.add()
-        else:  # only unbroken uncertainty counts as a refusal, and a plane that is down breaks it
+        else:  # uncertain answers count as a refusal only if nothing else, such as an outage, comes between
             self.uncertainty.reset()
 
     def reset(self) -> None:

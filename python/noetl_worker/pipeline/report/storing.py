@@ -1,4 +1,4 @@
-"""The first request for a result that is too large for an event: a PUT to the result store."""
+"""The request that stores a result that is too large for an event: a PUT to the result store, before the events."""
 
 from __future__ import annotations
 

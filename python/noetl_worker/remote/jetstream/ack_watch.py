@@ -1,7 +1,7 @@
 """Detection of acknowledgements that NATS refuses.
 
 A login may lack the permission to acknowledge. JetStream then delivers finished commands again. At max_ack_pending
-unacknowledged messages JetStream delivers nothing more to the whole pool.
+unacknowledged messages JetStream delivers nothing more to the whole pool of workers.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 @dataclass(frozen=True, slots=True)
 class BridgeMark:
-    """Version and health address of a bridge, as written in the metadata of a stream."""
+    """Version and health address of a bridge, a process that brings a plane's commands into a NATS stream. A bridge
+    writes this mark into the stream's metadata."""
 
     version: str
     health_url: str = ""
@@ -38,14 +39,16 @@ class BridgeMark:
 
 
 def read_mark(config: Mapping[str, Any]) -> BridgeMark | None:
-    """Return the bridge's mark from a stream's configuration, or None if the configuration has no mark."""
+    """Return the version and health address that a bridge wrote into a stream's metadata. Return None if no bridge
+    wrote there."""
     metadata = fields_of(config.get("metadata"))
     version = metadata.get(_VERSION)
     return BridgeMark(str(version), str(metadata.get(_HEALTH) or "")) if version else None
 
 
 async def find_mark(connection: Connection, settings: Settings) -> BridgeMark | None:
-    """Return the bridge's mark from the stream of commands. Return None if the stream does not exist or has no mark.
+    """Return the version and health address that a bridge wrote into the metadata of the stream of commands. Return
+    None if the stream does not exist, or if no bridge wrote there.
 
     Raises:
         JetStreamError: the stream cannot be read.
@@ -55,8 +58,8 @@ async def find_mark(connection: Connection, settings: Settings) -> BridgeMark | 
 
 
 async def put_mark(connection: Connection, settings: Settings, mark: BridgeMark) -> str:
-    """Put the mark of a bridge on the stream of commands, and return the stream's name. Make the stream if it is
-    missing.
+    """Write a bridge's version and health address into the metadata of the stream of commands. Return the stream's
+    name. Make the stream if it is missing.
 
     Raises:
         JetStreamError: the server is too old for metadata, or refuses the change.

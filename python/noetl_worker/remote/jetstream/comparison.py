@@ -52,8 +52,8 @@ class ComparedField:
     agrees: bool
     matters: str
     is_fatal: bool = False
-    """True if a difference forbids workers to start: a worker could not pull, or would claim another pool's
-    commands."""
+    """True if a difference forbids workers to start: a worker could not pull, or would claim the commands of another
+    worker pool."""
     patch: Mapping[str, Any] | None = None
     """Configuration change that corrects the field (see `patched`), or None if an operator has to correct the field."""
 

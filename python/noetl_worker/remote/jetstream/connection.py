@@ -296,7 +296,7 @@ def nats_login(settings: Settings) -> dict[str, Any]:
     """Return the login as arguments of nats-py's `connect`. The first of these settings is used: NATS_CREDS, an NKEY
     seed (with a JWT), user and password, the user-info of NATS_URL (percent-decoded), the token.
 
-    The published Rust worker has the same order (protocol/notification.md#login).
+    NoETL's published Rust worker has the same order (protocol/notification.md#login).
     """
     if settings.nats_creds or settings.nats_nkey or settings.nats_seed:
         return _login_by_key(settings)

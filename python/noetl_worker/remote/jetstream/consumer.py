@@ -95,15 +95,15 @@ class DurableState:
     pending: int
     """Number of the durable's messages that no worker has received yet."""
     ack_pending: int
-    """Number of delivered messages, over the whole pool, that no worker has acknowledged yet. Messages returned with a
-    delay count too."""
+    """Number of messages that were delivered to any worker of the pool and not acknowledged yet. Messages returned with
+    a delay count too."""
     durable: Durable
     """The durable with its current configuration."""
     pause_left_s: float = 0.0
     """Remaining seconds of an operator's pause, in which JetStream delivers nothing. 0 without a pause."""
     trouble: str | None = None
-    """Reason why workers should not use the durable (it delivers nothing, or another pool's commands). None if they can
-    use it."""
+    """Reason why workers should not use the durable: it delivers nothing, or commands of another worker pool. None if
+    they can use it."""
 
 
 # ── at the start ────────────────────────────────────────────────────────────────────────────────
@@ -306,8 +306,8 @@ def _durable(stream: str, info: Mapping[str, Any]) -> Durable:
 
 
 async def apply(client: Client, found: Found, settings: Settings, first: int | None = None) -> list[str]:
-    """Make the stream, the durable and the bucket of start notes (start_notes.py) if missing. In an existing stream or
-    durable, correct the fields that JetStream can change in place.
+    """Make the stream, the durable and the key-value bucket for notes of command starts (start_notes.py) if missing. In
+    an existing stream or durable, correct the fields that JetStream can change in place.
 
     A change of the durable affects every worker that pulls from the durable. Return one line of text for each change.
 

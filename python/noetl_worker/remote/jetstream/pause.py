@@ -41,7 +41,7 @@ class Paused:
 
 
 async def pause(client: Client, found: Found, for_s: float) -> Paused:
-    """Stop deliveries to the whole pool for `for_s` seconds.
+    """Stop deliveries to all workers of the durable for `for_s` seconds.
 
     Raises:
         PauseTooLong: a command that waits already, or is published now, would expire during the pause.

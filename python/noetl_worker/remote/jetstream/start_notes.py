@@ -54,19 +54,19 @@ _CONFIG: Final = {
     "allow_direct": True,
     **SHARED_CONFIG,
 }
-"""Configuration of the bucket's stream, the same as NATS clients use for a bucket. A note expires after a day, later
-than the message of its command."""
+"""Configuration of the stream behind the key-value bucket of start notes, as NATS clients make it for any bucket. A
+note expires after a day, later than the message of its command."""
 _TRY_S: Final = 2.0
 _PAUSE_S: Final = 60.0
-"""Seconds for which the worker neither reads nor writes notes, after a failed request to the bucket. A request without
-permission fails only after `_TRY_S` seconds."""
+"""Seconds for which the worker neither reads nor writes start notes, after a failed request to their bucket. A request
+without permission fails only after `_TRY_S` seconds."""
 _NEEDED: Final = (f"$JS.API.STREAM.CREATE.{_STREAM}", f"$JS.API.STREAM.MSG.GET.{_STREAM}", _SUBJECTS)
 _FULL: Final = 10077
 """Error number (`err_code`) of JetStream for a message that would exceed a limit of its stream."""
 _NOTE_CHARS: Final = 200
-"""Most characters of each text in a note: a worker's name, and a time."""
+"""Most characters of each text in the note of a command's start: a worker's name, and a time."""
 _Notes = list[dict[str, str]]
-"""Notes of a command, one for each start, with the worker's name and the time."""
+"""Start notes of a command: the worker's name and the time of each start."""
 _WHO_WRITES: Final = (
     f"let only the workers' login publish to {_SUBJECTS}, since somebody else writes there, and empty the bucket with "
     f"`nats stream purge {_STREAM}`"
@@ -203,8 +203,8 @@ class StartNotes:
             return []
 
     async def _write(self, key: str, notes: _Notes) -> None:
-        """Store the notes, and return when the server has confirmed them. Without the confirmation, a crash caused by
-        the command could lose the notes."""
+        """Store a command's start notes, and return when the server has confirmed them. Without the confirmation, a
+        crash caused by the command could lose the notes."""
         jetstream, data = self._connection.client.jetstream(), json_text.dumps(notes)
         try:
             try:
@@ -226,15 +226,15 @@ class StartNotes:
         self._is_full = is_full
 
     async def _remove(self, key: str) -> None:
-        """Remove the notes of a command, without waiting for a confirmation. If the removal is lost, the notes expire.
-        Until then the notes count only if the command starts again."""
+        """Remove the start notes of a command, without waiting for a confirmation. If the removal is lost, the notes
+        expire. Until then the notes count only if the command starts again."""
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         await self._connection.client.publish(f"$KV.{BUCKET}.{key}", b"", headers=headers)
 
 
 def _parse_notes(data: bytes) -> _Notes:
-    """Return the notes in a message's data, or an empty list for empty data (removed notes). Raise ValueError for data
-    that are not notes."""
+    """Return the start notes in the data of a stored message, or an empty list for empty data (removed notes). Raise
+    ValueError for data that are not start notes."""
     found = json_text.loads(data) if data else []
     if not isinstance(found, list) or len(found) > MOST_STARTS:
         raise ValueError(f"not a list of at most {MOST_STARTS} notes")

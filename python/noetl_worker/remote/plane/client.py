@@ -54,8 +54,8 @@ _SHORTEST_S: Final = metrics.PLANE_TIME_BUCKETS[0]
 BEAT_S: Final = 7.0
 """Time limit of a heartbeat request in seconds. With this limit, two unanswered heartbeats in a row end within 30 s."""
 CLAIM_PATIENCE_S: Final = 1.0
-"""Longest time in seconds for which a claim waits at the plane's gate (gate.py). After this wait the worker returns the
-message to the stream. The report of an outcome waits without a limit."""
+"""Longest time in seconds for which a claim waits until the limit on concurrent requests (gate.py) lets it pass. After
+this wait the worker returns the message to the stream. The report of an outcome waits without a limit."""
 _EXCERPT_CHARS: Final = 2000
 _STREAMED_BYTES: Final = 1024 * 1024
 """Largest request body, in bytes, that is joined into one bytes object. A larger body is sent in parts, uncopied."""
@@ -117,7 +117,7 @@ class ControlPlaneClient:
         return self._planes[url]
 
     def auth_refused(self, url: str) -> None:
-        """Handle a 401 or 403. For the configured plane, stop pulling. For another plane, pause only that plane."""
+        """Handle a 401 or 403. For the configured plane, stop pulling commands. For another, pause its claims."""
         if url == self.servers.configured:
             self._on_auth_refused()
         else:
@@ -171,7 +171,7 @@ class ControlPlaneClient:
 
         Args:
             headers: headers to send instead of the usual headers for this URL.
-            gate: gate of the plane (gate.py). The request waits at the gate, and the gate notes the answer.
+            gate: limit on concurrent requests (gate.py). The request waits at the gate, and the gate notes the answer.
             patience_s: longest wait at the gate in seconds; None: without limit.
             on_sent: called when the gate lets the request pass. From then on only `timeout_s` limits its time.
             times: histogram of the route's request times, for requests with a gate.
@@ -295,7 +295,7 @@ class Plane:
         return await self._object("GET", url_path("api", "executions", execution_id))
 
     async def list_events(self, execution_id: int, **query: str | int) -> Mapping[str, JsonValue]:
-        """Return a page of events, newest first, for `event_type`, `page`, `page_size`. Python plane only."""
+        """Return a page of events, newest first. `query` may have event_type, page, page_size. Python plane only."""
         return await self._object("GET", url_path("api", "executions", execution_id, "events", **query))
 
     async def count_claims(self, execution_id: int, command_id: CommandId, most: int) -> int:
@@ -372,8 +372,8 @@ class Plane:
         extra_s: float = 0.0,
         patience_s: float | None = None,
     ) -> Response:
-        """Send a request to the result store through a gate for this store. So an outage of the store does not hold up
-        claims and events.
+        """Send a request to the result store, which has its own limit on concurrent requests (gate.py). So an outage of
+        the store does not hold up claims and events.
 
         The path of the store differs between versions of the Python plane. The path at which this server's store
         answered last is tried first.

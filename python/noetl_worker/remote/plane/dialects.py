@@ -1,4 +1,7 @@
-"""Rules of both dialects. `RULES[Dialect.PYTHON]` are the rules of the Python plane."""
+"""Rules for the differences between the Python and the Rust control plane (their dialects).
+
+`RULES[Dialect.PYTHON]` are the rules of the Python plane.
+"""
 
 from __future__ import annotations
 

@@ -89,7 +89,8 @@ class Gate:
     # ── one request ──
 
     async def enter(self, patience_s: float | None = None) -> bool:
-        """Wait for a free place and take it. Return False if no place is free within `patience_s` seconds.
+        """Wait until one more request may be sent to the plane, and take a place at the gate. Return False if no place
+        is free within `patience_s` seconds.
 
         Without `patience_s` the wait has no limit.
         """
@@ -122,7 +123,7 @@ class Gate:
             self.leave()
 
     def try_enter(self) -> bool:
-        """Take a place at the gate if a place is free now. Return whether a place was taken."""
+        """Take a place at the gate for one request, if a place is free now. Return whether a place was taken."""
         # The usual case first, without a call: nothing was refused lately.
         is_quiet = not self.is_down and self._closed_until == -math.inf and self.inside < self._reduced_to
         if not is_quiet and not self.has_room():
@@ -137,7 +138,7 @@ class Gate:
             event_loop.wake_first(self._waiting, None)
 
     def note_answer(self, answer: Response, sent_at: float, took_s: float | None, *, is_stored: bool) -> None:
-        """Adjust the gate to an answer of any status: call `refused`, `failed` or `answered`.
+        """Adjust the limit on concurrent requests to an answer of any status: call `refused`, `failed` or `answered`.
 
         A server error counts only if the request belongs to an execution, since heartbeats say nothing about commands.
         After a server error, a success also counts only if its request belongs to an execution.

@@ -1,8 +1,8 @@
 """Health of a control plane from GET /api/health: its dialect, and whether its commands come over NATS.
 
-The Rust planes from 3.60.2 on answer `nats: "removed"`: these planes hand out commands over their own feed, not over
-NATS. A worker for such a plane needs a bridge (protocol/feed.md). Without a bridge the worker would wait for ever and
-look healthy.
+The Rust planes from 3.60.2 on answer `nats: "removed"`: these planes hand out commands over their own TCP feed, not
+over NATS. A worker for such a plane needs a bridge, a process that brings the commands into NATS (protocol/feed.md).
+Without a bridge the worker would wait for ever and look healthy.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class PlaneHealth:
 
     @property
     def has_no_nats(self) -> bool:
-        """True if the plane no longer sends commands over NATS, so that workers need a bridge."""
+        """True if the plane sends no commands over NATS. Workers need a bridge process, which brings them into NATS."""
         return self.nats == _REMOVED
 
     def missing_bridge_error(self, url: str) -> PlaneWithoutNats:
-        """Return the error to raise if this plane's commands reach no worker, because they do not come over NATS and no
-        bridge brings them."""
+        """Return the error to raise if this plane's commands reach no worker: they do not come over NATS, and no bridge
+        process brings them into NATS."""
         return PlaneWithoutNats(
             f"{url} is a Rust control plane {self.version or 'of an unknown version'}, which no longer sends "
             f'commands over NATS (its /api/health says nats: "removed"), and the stream names no bridge: no command '

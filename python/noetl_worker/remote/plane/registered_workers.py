@@ -33,8 +33,8 @@ class RegisteredWorker:
 async def registered_workers(
     client: ControlPlaneClient, durable: str, *, timeout_s: float | None = None
 ) -> list[RegisteredWorker]:
-    """Return the workers of a durable from the registry of the configured plane. Workers whose entry names no durable
-    are included.
+    """Return the workers of a durable consumer from the registry of the configured plane. Workers whose entry names no
+    durable consumer are included.
 
     Raises:
         ControlPlaneError: the plane cannot be reached, or refuses.

@@ -15,7 +15,7 @@ from noetl_worker.models.claim import ClaimAnswer, RetryLater
 
 RATE_PER_S: Final = 5.0
 FROM_DELIVERY: Final = 4
-"""Delivery count from which the pace applies to a message. By then, a plane that has broken down gives no commands at
+"""Delivery count from which `RetryPace` delays a message. By then, a plane that has broken down gives no commands at
 all. If the plane still gives other commands, the message's own command is at fault."""
 HEALTHY_S: Final = 1.0
 """Seconds for which a plane counts as healthy after the plane gave a command. If a claim fails in these seconds, its

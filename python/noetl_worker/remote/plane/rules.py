@@ -214,8 +214,8 @@ class DialectRules(Protocol):
         """
 
     def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
-        """Return whether the result may go into the event itself, because the plane stores this report's context
-        unchanged. `max_bytes` is the limit of a context."""
+        """Return whether the plane would store this report's context unchanged, so that the result may go into the
+        event itself. `max_bytes` is the plane's limit on a context, in bytes."""
         return True
 
     def reference_report(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
@@ -226,7 +226,8 @@ class DialectRules(Protocol):
     """Most bytes of a batch of events, until a refusal by the plane names another limit. None: no limit is known."""
 
     def batch_limit(self, body: bytes) -> int | None:
-        """Return the batch limit that the body of a refusal names, or None if the refusal has another reason."""
+        """Return the size limit of a batch of events, in bytes, that the body of a refusal names. Return None if the
+        refusal has another reason."""
         return None
 
     def cut(self, report: Report, step: str, max_bytes: int) -> bool:
@@ -247,7 +248,8 @@ class DialectRules(Protocol):
         return data
 
     def is_stored_alone(self, data: bytes) -> bool:
-        """Return whether the plane takes long to store these data. The worker sends only one such request at a time."""
+        """Return whether the plane takes long to store a result with this JSON. The worker sends such results one at a
+        time."""
         return False
 
     def storing_s(self, size: int) -> float:

@@ -10,7 +10,8 @@ from noetl_worker.remote.plane.answers import MEANING, PASSES, Meaning, is_page
 from noetl_worker.remote.transport.transport import Response
 
 _REFUSALS: Final = frozenset({400, 409, 413, 422})
-"""Statuses with which a plane refuses an event set. Other statuses come from a missing route, or from a proxy."""
+"""HTTP statuses with which a plane itself finally refuses a request with events. Any other status may also come from a
+missing route, a proxy, or a fault of the plane."""
 
 
 class SendStatus(Enum):
@@ -42,8 +43,8 @@ def judge(answer: Response) -> SendStatus:
     is_the_planes, means, status = isinstance(answer.json(), dict), MEANING[answer.status], answer.status
     if means is Meaning.ACCEPTED and is_the_planes:
         return SendStatus.ACCEPTED
-    # A proxy's answer says nothing about the set, except a 400 or 413: a firewall may refuse this body for ever.
+    # A proxy's answer says nothing about the events, except a 400 or 413: a firewall may refuse this body for ever.
     if means in PASSES or 300 <= status < 400 or (is_page(answer) and (means is Meaning.ACCEPTED or status == 404)):
         return SendStatus.PASSING
-    # A route that is missing while the plane is replaced says nothing about the set either.
+    # A route that is missing while the plane is replaced says nothing about the events either.
     return SendStatus.REFUSED if is_the_planes and status in _REFUSALS else SendStatus.UNCERTAIN

@@ -115,8 +115,8 @@ class Servers:
         return max(0.0, self.paused[url] - time.monotonic()) if url in self.paused else 0.0
 
     def open_share(self) -> float:
-        """Return the largest ratio of current to full request limit of all planes, above 0 and at most 1. The largest
-        counts, so that a plane that is down does not hold up the commands of other planes."""
+        """Return a plane's current limit on concurrent requests, divided by its full limit: above 0 and at most 1. The
+        plane with the largest ratio counts. A plane that is down thus does not hold up other planes' commands."""
         return max((server.gate.open_share() for server in self._known.values()), default=1.0)
 
     def _log_untrusted(self, url: str) -> None:

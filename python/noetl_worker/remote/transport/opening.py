@@ -1,5 +1,5 @@
-"""Factory of the transport to control planes. The factory imports the transport only when called, since the import also
-loads an HTTP parser."""
+"""Factory of the HTTP transport to control planes. The factory imports the transport only when called, since the import
+also loads an HTTP parser."""
 
 from __future__ import annotations
 

@@ -76,8 +76,8 @@ class KnownSecrets:
     """A growing set of the texts of one command that must not leave the worker.
 
     Measured: making the encoded forms of one secret takes 5 to 30 us. A thousand secrets make the redaction of a text
-    or result 2 ms slower with the Rust engine. With the Python engine the redaction is 5 ms slower, or 40 ms for a
-    large text.
+    or result 2 ms slower with the worker's engine in Rust. With its engine in Python the redaction is 5 ms slower, or
+    40 ms for a large text.
     """
 
     def __init__(self, own: Sequence[str] = (), *, most: int | None = None) -> None:

@@ -22,7 +22,7 @@ from noetl_worker.text import json_text
 
 LARGE: Final = 256 * 1024
 """Largest text, in characters, that is redacted on the event loop. A larger text is redacted in a thread, because the
-pure engine takes 0.3 s a megabyte."""
+engine in pure Python takes 0.3 s a megabyte."""
 _LONGEST_SECRET: Final = 8_192
 """Characters after the end of an excerpt that are searched for secrets too. A secret may begin in the excerpt and end
 after the excerpt. The number is enough for a key file of 4 kB in hex. If a secret is longer, only its single lines are
@@ -129,13 +129,13 @@ def _encoded(secrets: Sequence[str]) -> Iterator[bytes]:
 
 
 def _least(secret: bytes) -> int:
-    """Return how many bytes of a secret must be left at a cut before a mark replaces them. Fewer bytes occur by chance
-    and disclose little."""
+    """Return the fewest bytes of a secret that "[REDACTED]" replaces where a cut has divided the secret. Fewer bytes
+    occur by chance and disclose little."""
     return min(MIN_SECRET_CHARS, (len(secret) + 1) // 2)
 
 
 def remove_known(value: JsonValue, known: SecretTexts) -> JsonValue:
-    """Return a copy of a value with a mark in place of each known secret in its texts and keys.
+    """Return a copy of a value with "[REDACTED]" in place of each known secret in its texts and keys.
 
     Other texts stay unchanged, even under a key such as `auth` or in the form of a credential. In values that a
     playbook passes on, `auth: my_alias` is a name and not a secret.

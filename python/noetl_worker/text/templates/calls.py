@@ -30,7 +30,7 @@ _SCOPE_ARGUMENTS: Final = {"_loop_vars", "_block_vars"}
 
 class Format:
     """The method `format` or `format_map` of a string that a template uses. By this type, `charge_call` recognizes the
-    method and charges its call to the budget."""
+    method and charges its call to the rendering's budget."""
 
     def __init__(self, text: str, function: Callable[..., str]) -> None:
         self.text = text
@@ -43,7 +43,7 @@ class Format:
 def charge_call(
     context: Context, function: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]
 ) -> tuple[Any, ...]:
-    """Charge a call in a template to the budget, and return the arguments for the call.
+    """Charge a call in a template to the rendering's budget, and return the arguments for the call.
 
     Iterators among the arguments become lists, and each element is charged. The elements of `loop(...)` are charged
     while the loop runs.
@@ -105,7 +105,7 @@ tuple. Jinja's decorators, such as `pass_context`, ask for the argument. Kind ""
 
 
 def charged(function: Callable[..., Any], cost: Cost, attribute_at: int | None = None) -> Callable[..., Any]:
-    """Wrap a filter or test so that each call is charged to the budget before it runs.
+    """Wrap a filter or test so that each call is charged to the rendering's budget before it runs.
 
     An iterator given as value is charged element by element.
 

@@ -14,8 +14,8 @@ from jinja2.exceptions import SecurityError
 from noetl_worker.text.templates.limits import PRINTED, Budget, charge_format, charge_integer_operation, text_size
 
 Cost = Callable[..., None]
-"""Function that charges the budget for a call of a filter, test or method. It gets the budget, the value that the
-filter, test or method is applied to, and the arguments of the call."""
+"""Function that charges the rendering's budget for a call of a filter, test or method. It gets the budget, the value
+that the filter, test or method is applied to, and the arguments of the call."""
 _PIECE: Final = 60
 """Bytes that a short text in a list is charged for: its memory and its pointer in the list."""
 _MAX_DIGITS: Final = 400
@@ -41,8 +41,8 @@ def _free(budget: Budget, *_: Any, **__: Any) -> None:
 
 
 def _printed(budget: Budget, value: Any, size: int = 1) -> None:
-    """Charge the budget for a filter whose result has at most `size` times the bytes of the value as text. A list or
-    object is converted to text first."""
+    """Charge the rendering's budget for a filter whose result has at most `size` times the bytes of the value as text.
+    A list or object is converted to text first."""
     if isinstance(value, str):
         budget.charge_value(value, PRINTED, size)
     else:
@@ -53,7 +53,7 @@ def _printed(budget: Budget, value: Any, size: int = 1) -> None:
 
 def _text(times: int = 1, per_sign: int = 0) -> Cost:
     """Return a cost function for a filter whose result has at most `times` the bytes of the filtered text. Each
-    character costs `per_sign` nodes more."""
+    character costs `per_sign` nodes (units of work) more."""
 
     def cost(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
         for part in (value, *arguments, *named.values()):
@@ -67,22 +67,22 @@ def _text(times: int = 1, per_sign: int = 0) -> Cost:
 
 
 def _number(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge the budget for parsing a number. Python parses at most 4,300 digits, in time that grows with the square of
-    their count."""
+    """Charge the rendering's budget for parsing a number. Python parses at most 4,300 digits, in time that grows with
+    the square of their count."""
     _printed(budget, value, 2)
     if isinstance(value, str):
         budget.charge(len(value) // 4)
 
 
 def _case(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge the budget for a change of case, such as `upper`. For each character of a non-ASCII text, CPython reserves
-    the memory of three of the widest characters."""
+    """Charge the rendering's budget for a change of case, such as `upper`. For each character of a non-ASCII text,
+    CPython reserves the memory of three of the widest characters."""
     _printed(budget, value, 1 if not isinstance(value, str) or value.isascii() else 4)
 
 
 def _case_by_place(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge the budget for `capitalize`, `title` or `swapcase`. These methods reserve the memory of three of the
-    widest characters (in CPython) for each ASCII character too."""
+    """Charge the rendering's budget for `capitalize`, `title` or `swapcase`. These methods reserve the memory of three
+    of the widest characters (in CPython) for each ASCII character too."""
     _case(budget, value)
     if isinstance(value, str):
         budget.charge(size=14 * len(value))
@@ -92,7 +92,7 @@ def _each(weight: int, size: int = 0) -> Cost:
     """Return a cost function for work on each element of a list, an object or a text (its characters).
 
     Args:
-        weight: quarters of a node for each element.
+        weight: quarters of a node (unit of work) for each element.
         size: bytes for each element, in addition to a pointer.
     """
 
@@ -106,15 +106,15 @@ def _each(weight: int, size: int = 0) -> Cost:
 
 
 def _characters(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge the budget for a filter that makes a list of the characters of a text, such as `list`. In the list,
-    characters beyond Latin-1 are separate objects."""
+    """Charge the rendering's budget for a filter that makes a list of the characters of a text, such as `list`. In the
+    list, characters beyond Latin-1 are separate objects."""
     wide = isinstance(value, str) and not value.isascii()
     _each(2, 80 if wide else 0)(budget, value)
 
 
 def _compared(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    """Charge the budget for a filter that compares elements with each other, such as `sort`. Nested elements are
-    compared in depth, and texts character by character."""
+    """Charge the rendering's budget for a filter that compares elements with each other, such as `sort`. Nested
+    elements are compared in depth, and texts character by character."""
     budget.charge_value((value, *arguments, *named.values()), 12)
     if isinstance(value, Mapping):  # a list of the keys is made first
         budget.charge(6 * len(value))
@@ -122,21 +122,21 @@ def _compared(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None
 
 
 def _each_sign(budget: Budget, value: Any) -> None:
-    """Charge the budget for work on each character of a text."""
+    """Charge the rendering's budget for work on each character of a text."""
     if isinstance(value, (str, bytes)):
         budget.charge(10 * len(value), 80 * len(value))
 
 
 def _grouped(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    """Charge the budget for `groupby`: for the look-up of an attribute in each element, and for comparing the
-    elements."""
+    """Charge the rendering's budget for `groupby`: for the look-up of an attribute in each element, and for comparing
+    the elements."""
     _each(16)(budget, value)
     _compared(budget, value, *arguments, **named)
 
 
 def _compared_as_wholes(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    """Charge the budget for a test that compares two values once, such as `eq`. The characters of a text are not
-    charged one by one."""
+    """Charge the rendering's budget for a test that compares two values once, such as `eq`. The characters of a text
+    are not charged one by one."""
     budget.charge_value((value, *arguments, *named.values()), 12)
 
 
@@ -147,8 +147,8 @@ def _looked_through(budget: Budget, value: Any, *arguments: Any, **named: Any) -
 
 
 def _searched_backwards(budget: Budget, value: str, sought: Any = "", *_: Any, **__: Any) -> None:
-    """Charge the budget for a search from the end of a text, such as `rfind`. In CPython the time of the search may
-    grow with the product of both lengths: of `value` and of `sought`."""
+    """Charge the rendering's budget for a search from the end of a text, such as `rfind`. In CPython the time of the
+    search may grow with the product of both lengths: of `value` and of `sought`."""
     length = len(sought) if isinstance(sought, str) else 1
     budget.charge(1 + len(value) * max(length, 8) // 256, len(value))
 
@@ -198,7 +198,7 @@ def _replaced(budget: Budget, value: Any, old: Any = "", new: Any = "", *_: Any,
 
 
 def _pieces(budget: Budget, value: Any, separator: Any = None, *_: Any, **named: Any) -> None:
-    """Charge the budget for `split`, which makes a new text for each separator."""
+    """Charge the rendering's budget for `split`, which makes a new text for each separator."""
     separator = named.get("sep", named.get("separator", separator))
     _printed(budget, value, 2)
     if isinstance(value, str):
@@ -222,8 +222,8 @@ def _lines(budget: Budget, value: str, *_: Any, **__: Any) -> None:
 
 
 def _joined(budget: Budget, value: Any, separator: Any = "", *attribute: Any, **named: Any) -> None:
-    """Charge the budget for joining elements to one text: for the elements, the separators, and the look-up of
-    `attribute` in each element."""
+    """Charge the rendering's budget for joining elements to one text: for the elements, the separators, and the look-up
+    of `attribute` in each element."""
     if attribute or named:
         _each(160)(budget, value)
     budget.charge_value(value, PRINTED, 2)
@@ -254,8 +254,8 @@ def _escaped(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 
 def _as_json(budget: Budget, value: Any, indent: Any = None, **_: Any) -> None:
-    """Charge the budget for writing JSON, in which a control character takes six bytes. With an indent, the indentation
-    of each element costs too."""
+    """Charge the rendering's budget for writing JSON, in which a control character takes six bytes. With an indent, the
+    indentation of each element costs too."""
     step = _length_of_indent(indent)
     if step > _MAX_DIGITS:
         raise SecurityError(f"an indent of over {_MAX_DIGITS}; give a smaller one")
@@ -278,8 +278,8 @@ def _levels(value: Any) -> int:
 
 
 def _parsed_json(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge the budget for parsing JSON. A list or object takes thirty times the memory of its two brackets. A value
-    that is no text is converted to text first."""
+    """Charge the rendering's budget for parsing JSON. A list or object takes thirty times the memory of its two
+    brackets. A value that is no text is converted to text first."""
     _printed(budget, value, 2)
     if not isinstance(value, str):
         _printed(budget, value)
@@ -289,7 +289,8 @@ def _parsed_json(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 
 def _tags(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge the budget for `striptags`. Each removal of a tag or comment copies the text, so many tags cost much."""
+    """Charge the rendering's budget for `striptags`. Each removal of a tag or comment copies the text, so many tags
+    cost much."""
     _printed(budget, value, 4)
     if isinstance(value, str):
         budget.charge(len(value) + value.count("<") * len(value) // 256)
@@ -302,8 +303,8 @@ def _rounded(budget: Budget, value: Any, precision: Any = 0, *_: Any, **__: Any)
 
 
 def _filled(budget: Budget, value: Any, count: Any = 1, *_: Any, **named: Any) -> None:
-    """Charge the budget for `batch` or `slice`, which divide the elements into lists. `count` costs too, because these
-    filters may add `count` lists or fill values."""
+    """Charge the rendering's budget for `batch` or `slice`, which divide the elements into lists. `count` costs too,
+    because these filters may add `count` lists or fill values."""
     count = named.get("linecount", named.get("slices", count))
     _each(8, 80)(budget, value)
     if isinstance(count, int):
@@ -335,8 +336,8 @@ def _absolute(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 
 def _wrapped(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    """Charge the budget for `wordwrap`, which puts the argument `wrapstring` between all lines. A line may have only
-    one character."""
+    """Charge the rendering's budget for `wordwrap`, which puts the argument `wrapstring` between all lines. A line may
+    have only one character."""
     _text(8, per_sign=20)(budget, value, *arguments, **named)
     between = named.get("wrapstring", arguments[2] if len(arguments) > 2 else None)
     if isinstance(between, str):
@@ -356,8 +357,8 @@ _WORDS: Final = _text(2, per_sign=2)
 
 
 def lazily(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge the budget for a filter that yields elements one by one, such as `map`. Work on the elements is charged
-    separately."""
+    """Charge the rendering's budget for a filter that yields elements one by one, such as `map`. Work on the elements
+    is charged separately."""
     if isinstance(value, Sized):
         budget.charge(LAZY_NODES * len(value))
 

@@ -42,8 +42,8 @@ def truthy(value: JsonValue) -> bool:
 def to_text(value: Any) -> str:
     """Return a value as a template prints it: as in JSON, but a string has no quotes, and undefined is an empty text.
 
-    differs-from-upstream: null prints `null`; the Rust worker prints `none`, the Python worker `None`. Printed values
-    end up in JSON bodies and SQL, which know only `null`, `true` and `false`.
+    differs-from-upstream: null prints `null`; NoETL's own Rust worker prints `none`, its Python worker `None`. Printed
+    values end up in JSON bodies and SQL, which know only `null`, `true` and `false`.
     """
     if isinstance(value, str):
         return str.__str__(value)
@@ -99,8 +99,8 @@ def _float(value: Any, default: Any = 0.0) -> Any:
 
 
 def _default(value: Any, default: Any = "", boolean: bool = False) -> Any:
-    """Return `default` for undefined and null, and with `boolean` for every false value. The Rust worker does the same.
-    (The Python worker keeps null.)"""
+    """Return `default` for undefined and null, and with `boolean` for every false value. NoETL's own Rust worker does
+    the same. (NoETL's own Python worker keeps null.)"""
     if isinstance(value, Undefined) or value is None:
         return default
     return default if boolean and not value else value
@@ -119,7 +119,8 @@ def _fromjson(value: Any) -> Any:
 
 
 def _length(value: Any) -> int:
-    """Return the number of characters, elements or keys, or 0 for a scalar. (The Rust worker counts UTF-8 bytes.)"""
+    """Return the number of characters, elements or keys, or 0 for a scalar. (NoETL's own Rust
+    worker counts UTF-8 bytes.)"""
     if value is None or isinstance(value, (bool, int, float)):
         return 0
     return len(value) if hasattr(value, "__len__") else sum(1 for _ in value)

@@ -103,7 +103,7 @@ class Budget:
             raise SecurityError(f"it makes texts and lists of more than {MAX_BYTES:,} bytes: do it in a python step")
 
     def charge_round(self, count: int) -> None:
-        """Charge the budget with `count` nodes for one round of a loop or one call of a macro.
+        """Charge the budget with `count` nodes (units of work) for one round of a loop or one call of a macro.
 
         Raises:
             SecurityError: the charge exceeds what the budget has left, or the rendering takes over MAX_TIME_S.
@@ -113,8 +113,8 @@ class Budget:
             raise SecurityError(f"it runs for more than {MAX_TIME_S:g} s: do it in a python step")
 
     def charge_value(self, value: Any, weight: int = 1, size: int = 1) -> None:
-        """Charge the budget for a value and everything in it: nodes for each element, in proportion to `weight`, and
-        `size` times the bytes of the value's texts.
+        """Charge the budget for a value and everything in it: nodes (units of work) for each element, in proportion to
+        `weight`, and `size` times the bytes of the value's texts.
 
         An element that occurs twice in the value costs twice. A list without inner lists and objects costs far less
         than other lists, because no Python code visits its elements.
@@ -230,7 +230,7 @@ def _texts_size(items: Collection[Any], is_texts_only: bool) -> int:
 
 
 def charge_source(budget: Budget, source: str, tokens: Iterable[tuple[int, str, str]]) -> None:
-    """Charge the budget for compiling a template, token by token."""
+    """Charge the rendering's budget for compiling a template, token by token."""
     budget.charge(COMPILED_NODES + 2 * source.count("\n"), text_size(source))
     for _, kind, _ in tokens:
         if kind != "whitespace":
@@ -238,7 +238,8 @@ def charge_source(budget: Budget, source: str, tokens: Iterable[tuple[int, str, 
 
 
 def count_loops(tree: nodes.Template) -> None:
-    """Change a parsed template so that each round of a `for` loop is charged to the budget when the loop runs."""
+    """Change a parsed template so that each round of a `for` loop is charged to the rendering's budget when the loop
+    runs."""
     for loop in tree.find_all(nodes.For):
         weight = nodes.Const(ROUND_NODES + sum(1 for _ in loop.find_all(nodes.Node)) // 2)
         loop.iter = nodes.Filter(loop.iter, COUNTED, [weight], [], None, None, lineno=loop.lineno)
@@ -246,7 +247,8 @@ def count_loops(tree: nodes.Template) -> None:
 
 @pass_context
 def counted(context: Context, items: Iterable[Any], weight: int) -> Iterator[Any]:
-    """Yield the elements of a template's loop, and charge the budget with `weight` nodes for each round."""
+    """Yield the elements of a template's loop, and charge the rendering's budget with `weight` nodes (units of work)
+    for each round."""
     budget = current_budget(context)
     budget.heaviest_round = max(budget.heaviest_round, weight)
     for item in items:
@@ -255,7 +257,7 @@ def counted(context: Context, items: Iterable[Any], weight: int) -> Iterator[Any
 
 
 def charge_slice(budget: Budget, value: Any, part: slice) -> None:
-    """Charge the budget for the copy that `value[start:stop:step]` makes."""
+    """Charge the rendering's budget for the copy that `value[start:stop:step]` makes."""
     if isinstance(value, Sized):
         count = len(range(*part.indices(len(value))))
         wide = isinstance(value, str) and not value.isascii()
@@ -263,7 +265,7 @@ def charge_slice(budget: Budget, value: Any, part: slice) -> None:
 
 
 def charge_operation(budget: Budget, operator: str, left: Any, right: Any) -> None:
-    """Charge the budget for `left operator right` before it is computed.
+    """Charge the rendering's budget for `left operator right` before it is computed.
 
     Raises:
         SecurityError: the charge exceeds what the budget has left, or an operand has a type without a cost.
@@ -303,7 +305,7 @@ def joined_size(texts: Iterable[Any]) -> int:
 
 
 def charge_integer_operation(budget: Budget, operator: str, left: int, right: int) -> None:
-    """Charge the budget for an operator on two integers, by the number of bits in the result."""
+    """Charge the rendering's budget for an operator on two integers, by the number of bits in the result."""
     bits = (left.bit_length(), right.bit_length())
     made = sum(bits) if operator == "*" else max(bits)
     if operator == "**" and right > 0:
@@ -314,8 +316,8 @@ def charge_integer_operation(budget: Budget, operator: str, left: int, right: in
 
 
 def charge_format(budget: Budget, template: str, arguments: Iterable[Any]) -> None:
-    """Charge the budget for filling a format string (`%` or `str.format`). The charge assumes the worst: each number is
-    a width, and each field prints all arguments."""
+    """Charge the rendering's budget for filling a format string (`%` or `str.format`). The charge assumes the worst:
+    each number is a width, and each field prints all arguments."""
     if _WIDTH_FROM_ARGUMENT.search(template):
         raise SecurityError("a format takes a width from an argument: write the width as a number")
     budget.charge(len(template) // 4, 4 * text_size(template))

@@ -160,7 +160,8 @@ class TemplateScope(Context):
         return inner
 
     def concat(self, pieces: list[str]) -> str:
-        """Join the pieces of a `set` block, a macro or a call block. First charge the text's size to the budget."""
+        """Join the pieces of a `set` block, a macro or a call block. First charge the text's size to the rendering's
+        budget."""
         self.budget.charge(len(pieces), joined_size(pieces))
         return "".join(pieces)
 
@@ -226,7 +227,7 @@ class _Generator(CodeGenerator):
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
         """Return the constant for a template's plain text. Raise Impossible for an expression: Jinja then evaluates the
-        expression at rendering, within the budget, and not while compiling."""
+        expression at rendering, within the rendering's budget, and not while compiling."""
         if not isinstance(node, nodes.TemplateData):
             raise nodes.Impossible
         return super()._output_child_to_const(node, frame, finalize)
@@ -238,7 +239,7 @@ class _Generator(CodeGenerator):
 
 class _Compared:
     """Syntax node that `_Generator` puts around each operand of a comparison, so that the operand is charged to the
-    budget before it is compared."""
+    rendering's budget before the comparison."""
 
     def __init__(self, node: nodes.Expr) -> None:
         self.node = node

@@ -200,8 +200,8 @@ def _charged(pieces: Iterable[str], budget: Budget) -> Iterator[str]:
 
 
 def _charged_block(block: Callable[[Context], Iterator[str]], budget: Budget) -> Callable[[Context], Iterator[str]]:
-    """Wrap a Jinja block so that each piece of its output is charged to the budget. A template may print a block any
-    number of times (`self.name()`)."""
+    """Wrap a Jinja block so that each piece of its output is charged to the rendering's budget. A template may print a
+    block any number of times (`self.name()`)."""
     return lambda context: _charged(block(context), budget)
 
 
@@ -255,8 +255,8 @@ def _path(expression: nodes.Expr | None) -> tuple[str, ...] | None:
 def to_json(value: Any, budget: Budget) -> JsonValue:
     """Convert a Jinja result to a JSON value: undefined -> None, tuples and iterators -> lists.
 
-    A value that occurs several times in the result is charged to the budget each time, because JSON repeats it. Lists
-    and objects of scalars are returned as they are, which needs no Python code per element.
+    A value that occurs several times in the result is charged to the rendering's budget each time, because JSON
+    repeats it. Lists and objects of scalars are returned as they are, which needs no Python code per element.
     """
     kind = type(value)
     if kind in _SCALARS:

@@ -1,1 +1,1 @@
-"""Documentation of the kinds for people and editors: descriptions, JSON Schemas, and the pages of docs/tools."""
+"""Documentation of the tool kinds for people and editors: descriptions, JSON Schemas, and the pages of docs/tools."""

@@ -1,4 +1,4 @@
-"""JSON Schema of a task sequence's tasks and of policy rules, which no config model describes."""
+"""JSON Schema of a task sequence's tasks and of the rules in a task's policy, which no config model describes."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class _Unpacking:
 
 async def answer_result(response: httpx.Response, content: Content, response_type: str, elapsed_s: float) -> ToolResult:
     """Return the result for an HTTP answer, and empty `content`. The data has the fields of NoETL's Rust worker and of
-    its Python worker. `in_plane_form` later removes the fields of the other plane's worker."""
+    NoETL's Python worker. `in_plane_form` later removes the fields that only the other plane's worker returns."""
     notes: list[str] = []
     headers = dict(response.headers.items())  # httpx would go through all headers at each look-up
     payload = await _payload(headers, content, response_type, notes)
@@ -210,8 +210,8 @@ async def answer_result(response: httpx.Response, content: Content, response_typ
 
 
 def in_plane_form(result: ToolResult, form: ToolForm) -> ToolResult:
-    """Remove from an HTTP result the data fields that the published worker of this plane does not return. Return the
-    result."""
+    """Remove from an HTTP result the data fields that NoETL's published worker for this control plane does not return.
+    `form` lists these fields. Return the result."""
     if not isinstance(result.data, dict) or result.data.get("status_code") is None:  # there was no answer
         return result
     for name in form.not_of_http:

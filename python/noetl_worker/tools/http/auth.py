@@ -126,7 +126,7 @@ class Authorizer:
 
     async def _from_secret_manager(self, own: Mapping[str, Any], context: ToolContext) -> dict[str, JsonValue]:
         """Fetch a secret from Google's Secret Manager, and return a credential whose token is the secret's text. `own`
-        has the secret's name (`key`) and an alias for Google (`oauth_credential`)."""
+        has the secret's name (`key`) and the alias of a Google credential for the request (`oauth_credential`)."""
         alias, name = own.get("oauth_credential"), str(own.get("key") or own.get("secret_name"))
         google = dict(await context.secrets.credential(str(alias))) if alias else {}
         access = await self.tokens.google(google, context.settings)

@@ -56,13 +56,13 @@ class ClientOptions:
     client_key: str | None = None
     proxy: str | None = None
     is_own: bool = False
-    """True if the address of the request comes from the worker's own settings, not from a playbook. The egress rule is
-    not applied to such an address."""
+    """True if the address of the request comes from the worker's own settings, not from a playbook. The operator's
+    egress rule, which denies addresses, is not applied to such a request."""
 
 
 _Key: TypeAlias = tuple[str, ClientOptions, EgressRule | None]
-"""Key of an idle client: server, options, and egress rule. The rule is None for an address from the worker's
-settings."""
+"""Key of an idle client: server, options, and egress rule (the addresses that the operator denies). The rule is None
+if the server's address comes from the worker's own settings."""
 
 
 class _Idle(NamedTuple):
@@ -97,8 +97,8 @@ class Clients:
     ) -> AsyncIterator[httpx.AsyncClient]:
         """Provide a client with these options, for one command alone.
 
-        If the block raises, the client is closed: over a proxy, httpcore may keep the connection of a cancelled
-        request.
+        If the caller's `async with` block raises, the client is closed: over a proxy, httpcore may keep the connection
+        of a cancelled request.
 
         Args:
             to: the address of the command's first request. Only a client of the same server is reused, because that

@@ -91,7 +91,7 @@ class StreamedConnection(HttpConnection[None]):
         await self._send(h11.EndOfMessage())
 
     async def _send(self, part: h11.Request | h11.Data | h11.EndOfMessage) -> None:
-        """Write a part of the request. Raises Broken if the server has closed its side."""
+        """Send a part of the request (head, body data or end). Raise Broken if the connection is closed."""
         data = self._parser.write(part)
         if not self.is_open or self._transport is None or self._transport.is_closing():
             raise Broken("the server takes no more of the request")

@@ -30,7 +30,7 @@ _STAGGER_S: Final = 0.25
 
 
 def guard(client: httpx.AsyncClient, rule: EgressRule, *, proxies: bool) -> None:
-    """Make `client` check every address to which a transport of httpx connects.
+    """Make the httpx `client` connect only to addresses that the operator's egress rule allows.
 
     Args:
         proxies: True if the address of the proxy is checked too: a playbook gave this proxy. False for proxies from the

@@ -219,8 +219,8 @@ def check_grant(values: Mapping[str, JsonValue]) -> None:
 
 
 def _reason(answer: Mapping[str, Any] | None) -> str:
-    """Return the fields `error` and `error_description` (RFC 6749 5.2) as text for a message. Other fields are left
-    out: they may contain a secret."""
+    """Return the fields `error` and `error_description` (RFC 6749 5.2) of a token server's answer, as text for an error
+    message. Other fields are left out: they may contain a secret."""
     if answer is None:
         return ""
     details = [
@@ -243,8 +243,8 @@ def _read_token(answer: Mapping[str, Any], url: httpx.URL) -> tuple[str, float |
 
 
 def first_value(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
-    """Return the value of the first field in `names` that is not empty, as text. Raise CredentialError if all are
-    missing or empty."""
+    """Return as text the first of the credential's fields `names` that is not empty. Raise CredentialError if all of
+    these fields are missing or empty. `kind` is the credential's type, for the error message."""
     for name in names:
         value = values.get(name)
         if isinstance(value, (str, int)) and str(value):

@@ -4,8 +4,8 @@ block the whole machine.
 RLIMIT_NPROC is no substitute: it counts all processes of the user, also the worker's. The worker can create the cgroup
 only below a cgroup to which it may write (`commands_group`).
 
-This module uses only the standard library and is loaded by path. The template process (`python_template.py`) joins the
-cgroup at its start, so its child processes are members too.
+This module uses only the standard library and is loaded by path. The template process (`python_template.py`), from
+which commands are forked, joins the cgroup at its start. So the commands' processes are members too.
 """
 
 from __future__ import annotations

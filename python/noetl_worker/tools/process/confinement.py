@@ -1,8 +1,8 @@
 """Restrictions on the process of a command: `NOETL_WORKER_ISOLATION=basic` (docs/security.md).
 
-This module uses only the standard library, because the template process (`python_template.py`) loads it by path. The
-template enters the confinement at its start, and each command inherits it at no cost. Only Linux has all restrictions;
-other systems have only the resource limits.
+This module uses only the standard library: the template process (`python_template.py`), from which commands
+are forked, loads it by path. That process is confined at its start, and each command inherits the restrictions at no
+cost. Only Linux has all restrictions; other systems have only the resource limits.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ NUMBER, KIND, FIRST, THIRD = 0, 4, 16, 32
 """Offsets in `struct seccomp_data`: call number, architecture, first and third argument."""
 ALLOWED, ERROR = 0x7FFF_0000, 0x0005_0000
 CREATE_RULESET, RESTRICT_SELF = 444, 446
-"""Numbers of Landlock's calls, on each machine."""
+"""Numbers of two Landlock system calls, which are the same on all machines."""
 SCOPES_SINCE = 6
 """First version of Landlock (Linux 6.12) that can restrict signals in a domain without any rule for files. A rule for
 files would also forbid mounts, which a sandbox started by a command needs."""
@@ -258,7 +258,8 @@ def begin_supervisor() -> None:
 
 
 class Domain:
-    """The Landlock rules for the commands of one supervisor. The supervisor itself is not restricted.
+    """The Landlock rules for the commands of one supervisor, the parent process that runs them one at a time. The rules
+    do not restrict the supervisor itself.
 
     Each command is in a domain of its own. Processes in the domain cannot signal or trace a process outside. They
     cannot open such a process's memory, variables and descriptors in /proc. They cannot change files in the closed

@@ -49,7 +49,7 @@ def base_environment(*others: str) -> dict[str, str]:
     """Return the environment variables of the worker that a command gets: PATH HOME LANG LC_* TZ TMPDIR USER, and
     `others`.
 
-    differs-from-upstream: NoETL's Rust worker gives a command its whole environment, with the NATS credentials.
+    differs-from-upstream: NoETL's Rust worker gives a command all variables of the worker, with the NATS credentials.
     """
     names = _KEPT_VARIABLES.union(others)
     kept = {name: value for name, value in os.environ.items() if name in names or name.startswith("LC_")}

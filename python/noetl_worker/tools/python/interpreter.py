@@ -1,5 +1,5 @@
 """Interpreters for Python code: the worker's own, and interpreters that steps name. Each may have a template process
-(`python_template.py`)."""
+(`python_template.py`), a warm process from which commands are forked."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def _placed(interpreter: str) -> Path:
 
 
 def template_program(interpreter: str) -> tuple[str, int, int] | None:
-    """Return the program for an interpreter's template process, with the program's inode and modification time in
-    nanoseconds, which show a replaced program. Return None if no program is safe to use.
+    """Return the path of the program to start as an interpreter's template process. Return also the program's inode and
+    modification time in nanoseconds, which show a replaced program. Return None if no program is safe to use.
 
     A template process starts unconfined, and confines itself before it forks commands. So only root and the owner of
     the worker's environment may have write access to the program. Otherwise a command could replace the program. The

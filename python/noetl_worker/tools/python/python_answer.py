@@ -46,7 +46,7 @@ class PythonAnswer(process.Capture):
 
 
 class Conversation:
-    """A series of requests to one command. Each request waits for the answer to the previous request.
+    """A series of requests to the process of one command. Each request waits for the answer to the previous request.
     `PythonRunner.run` starts the conversation."""
 
     def __init__(self) -> None:
@@ -144,8 +144,8 @@ class Request:
 
 
 def parsed(answer: process.Capture) -> Mapping[str, JsonValue] | None:
-    """Return the answer as an object. Return None if the process ended without a complete answer. Raises
-    AnswerTooLong."""
+    """Return the JSON object that a command's process has sent as its answer. Return None if the process ended without
+    a complete answer. Raises AnswerTooLong."""
     if answer.left_out:
         raise AnswerTooLong(f"over {MAX_ANSWER_BYTES >> 20} MiB")
     data = answer.data()

@@ -1,7 +1,8 @@
 """Analysis of a `python` step's code, to find its result: a top-level `return`, the variable `result`, or the function
 `main`.
 
-This file is read by path into the template process, like `python_template.py`, so it imports only the standard library.
+The template process (`python_template.py`), from which commands are forked, reads this file by path. So this file
+imports only the standard library.
 """
 
 from __future__ import annotations

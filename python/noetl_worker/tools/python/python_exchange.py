@@ -3,7 +3,8 @@
 A request is a length in 8 bytes and one JSON object. An answer is one JSON object. Before the first answer, the
 command's process sends its process id in 8 bytes.
 
-This file is read by path into the template process, like `python_template.py`, so it imports only the standard library.
+The template process (`python_template.py`), from which commands are forked, reads this file by path. So this file
+imports only the standard library.
 """
 
 from __future__ import annotations

@@ -38,10 +38,12 @@ _log = logging.getLogger(__name__)
 _ANSWER_S: Final = 2.0
 _END_S: Final = 1.0
 _START_S: Final = 30.0
-"""Maximum seconds for the first answer of a template process. The interpreter may be on a slow file system."""
+"""Maximum seconds until a new template process (from which commands are forked) answers. The interpreter may be on a
+slow file system."""
 _TEMPLATES_A_COMMAND: Final = 3
 _IDLE_SUPERVISORS: Final = 16
-"""Maximum number of idle supervisor processes that are kept for the next confined commands; each takes a few MB."""
+"""Maximum number of idle supervisor processes. A supervisor runs one confined command at a time, and then waits for
+another command; it takes a few MB."""
 
 
 class PythonRunner:
@@ -78,7 +80,7 @@ class PythonRunner:
         self._busy: set[_Template] = set()
 
     def warm_up(self) -> None:
-        """Start the template now, so that the first command need not wait for it."""
+        """Start the process from which commands will be forked, so that the first command need not wait for it."""
         with suppress(ToolError, OSError):  # the first command tries again, and reports why it does not start
             self._living_template()
 
@@ -124,7 +126,8 @@ class PythonRunner:
         timeout_s: float | None = None,
         max_output_bytes: int = process.MAX_OUTPUT_BYTES,
     ) -> process.Finished:
-        """Run a program with an empty standard input, below a supervisor if commands are confined.
+        """Run a program with an empty standard input. A supervisor process starts the program if commands are
+        confined.
 
         Args:
             program: path of `argv[0]`.
@@ -139,7 +142,7 @@ class PythonRunner:
 
     @property
     def is_busy(self) -> bool:
-        """True while a command runs in a template of this runner."""
+        """True while a command runs in a process of this runner."""
         return bool(self._busy)
 
     def beside(self, interpreter: str) -> PythonRunner:
@@ -158,8 +161,8 @@ class PythonRunner:
         await self.scratch.aclose()
 
     def end(self) -> None:
-        """End the supervisors and the busy templates, and last the current template. The current template also ends a
-        supervisor that hangs."""
+        """End this runner's idle supervisors, its busy processes, and last its template process. The template process
+        also ends a supervisor that hangs."""
         for template in (*self._supervisors, *self._busy, *filter(None, [self._template])):
             template.close()
         self._template = None
@@ -226,7 +229,7 @@ class PythonRunner:
 
 
 class _NotStarted(Exception):
-    """Error: the template ended before it forked the command, so the command's code has not begun."""
+    """Error: the template process ended before it forked the command, so the command's code has not begun."""
 
 
 def _channels() -> tuple[socket.socket, int, socket.socket, tuple[int, int], tuple[int, int]]:
@@ -272,7 +275,7 @@ class _Child:
         self._answer = answer
 
     def abandon(self) -> None:
-        """Kill the command directly from the worker, because its template has ended."""
+        """Kill the command directly from the worker, because the template process that forked the command has ended."""
         if self.exited.done():
             return
         self._request.end()
@@ -288,7 +291,7 @@ class _Child:
 
 
 class _Template:
-    """A running template process or supervisor, and the commands that it runs."""
+    """A running process from which commands are forked (template process or supervisor), and these commands."""
 
     def __init__(self, process: TemplateProcess | _Fork, answer_s: float, start_s: float) -> None:
         self._answer_s, self._start_s = answer_s, start_s
@@ -320,8 +323,9 @@ class _Template:
         self._loop.add_reader(self._control.fileno(), self._read)
 
     def fork(self, control: int) -> int:
-        """Make the template fork a supervisor that serves the control socket `control`. Return the number that names
-        this supervisor in later messages. The descriptor `control` is closed in this process after sending."""
+        """Make the template process fork a supervisor process that serves the control socket `control`. Return the
+        number that names this supervisor in later messages. The descriptor `control` is closed in this process after
+        sending."""
         number = next(self._numbers)
         self._forks.add(number)
         self.send(REQUEST.pack(b"S", number, 0), [control])
@@ -337,8 +341,8 @@ class _Template:
         started: float,
         conversation: Conversation | None,
     ) -> process.Finished:
-        """Run a command to its end. `started` is the time when the command first began to wait for a template; the
-        reported duration counts from then."""
+        """Run a command to its end. `started` is the time when the command first began to wait for a template process;
+        the reported duration counts from then."""
         with before_any_effect("no room for the command"):
             mine, answering, theirs, (out_read, out_write), (err_read, err_write) = _channels()
         request, answer, number = Request(mine, frame), PythonAnswer(answering), next(self._numbers)
@@ -428,8 +432,8 @@ class _Template:
         self._check = self._loop.call_later(seconds, self._check_answer, self._loop.time() + seconds)
 
     def _check_answer(self, due: float) -> None:
-        """Ask a template with running commands or supervisors for a sign of life. Replace a template that has not
-        answered for too long."""
+        """Ask a template process with running commands or supervisors for a sign of life. Replace a template process
+        that has not answered for too long."""
         self._check = None
         now = self._loop.time()
         self._read()  # data that arrived while the loop was busy is an answer too
@@ -450,8 +454,8 @@ class _Template:
         self._died("did not answer and was replaced")
 
     def _died(self, end: str = "died", *, end_s: float = 0.0) -> None:
-        """Give up the template: it has ended, does not answer, or is closed. Kill the commands that it forked, because
-        only the worker can stop them now."""
+        """Give up the template process: it has ended, does not answer, or is closed. Kill the commands that it forked,
+        because only the worker can stop them now."""
         if self.is_dead:
             return
         self.is_dead, self._end = True, end

@@ -41,8 +41,8 @@ from typing import Any
 REQUEST = struct.Struct("!cQB")
 ANSWER = struct.Struct("!cQq")
 NOT_STARTED = 256
-"""Value in an answer `X`, in place of an exit status, if the program could not be started. No program can have this
-exit status. The reason is sent on the command's socket."""
+"""Value in a message `X` (end of a command) to the worker, in place of an exit status, if the program could not be
+started. No program can have this exit status. The reason is sent on the command's socket."""
 ROOM_FOR_DESCRIPTORS = socket.CMSG_SPACE(3 * 4)
 HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - no pathlib in every child
 PROCESS = os.path.join(os.path.dirname(HERE), "process")  # noqa: PTH118, PTH120
@@ -71,8 +71,8 @@ AT_FORK: list[dict[str, Any]] = []
 
 
 class Template:
-    """The main loop of a template or supervisor process. The process has one thread and no locks, so forking is
-    safe."""
+    """The main loop of a process from which commands are forked: the template process, or a supervisor. The process has
+    one thread and no locks, so forking is safe."""
 
     def __init__(self, control: socket.socket, score: Any, confinement: Any) -> None:
         self.control = control

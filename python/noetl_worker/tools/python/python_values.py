@@ -1,6 +1,7 @@
 """Values for user code: its input, converted as NoETL's Python worker does, and the helper functions of that worker.
 
-This file is read by path into the template process, like `python_template.py`, so it imports only the standard library.
+The template process (`python_template.py`), from which commands are forked, reads this file by path. So this file
+imports only the standard library.
 """
 
 from __future__ import annotations

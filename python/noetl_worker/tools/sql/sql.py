@@ -51,7 +51,7 @@ class SqlFields:
 
 @dataclass
 class Batch:
-    """The statements of one command, recorded as they are run."""
+    """The SQL statements of one command and their results, recorded as the statements are run."""
 
     as_objects: bool = True
     max_rows: int = MAX_ROWS

@@ -41,7 +41,7 @@ blocked the loop for seconds. Large results of several full outboxes filled the 
 
 
 class Adoption:
-    """Sends the outcomes of dead processes. Also sends again the outcomes that a plane has lost.
+    """Sends the outcomes that dead worker processes left on disk. Also sends again the outcomes that a plane has lost.
 
     Args:
         batches: queues the outcomes that a plane lost.
@@ -62,7 +62,7 @@ class Adoption:
             self._begin(self._resend(batches.lost))
 
     def adopt(self) -> None:
-        """Adopt the outcomes of processes that have died, and start to send them."""
+        """Take over the unreported outcomes of worker processes that have died, and start to send them to the plane."""
         rows = self._emitter.outbox.adopt()
         for row in rows:
             self._in_flight.enter(row.command_id, NO_MESSAGE)
@@ -94,8 +94,8 @@ class Adoption:
         return task
 
     async def _send_all(self, place: str, waiting: deque[OutboxRow]) -> None:
-        """Send the outbox rows in `waiting` to the address `place`, one after another. Up to AT_ONCE such tasks share
-        one `waiting`."""
+        """Send the outcomes whose outbox rows are in the queue `waiting` to the address `place`, one after another. Up
+        to AT_ONCE such tasks share one queue."""
         try:
             while waiting:
                 await self._take(waiting.popleft())
@@ -144,8 +144,8 @@ class Adoption:
             work.add_done_callback(lambda _: lost.task_done())
 
     async def _send_again(self, lost: LostOutcome) -> None:
-        """Send a lost outcome again. Usually the plane is first asked for the claim. The replacement of a stored batch
-        needs no claim, because no other worker can get its command."""
+        """Send again an outcome that the plane has lost. Usually the worker first asks for the command's claim. An
+        outcome that the plane stored and never processes needs no claim: no other worker can get its command."""
         plane, end, batch = lost
         OWNER.set(end.execution_id)
         self._emitter.outbox.write(end)  # so that another process sends it if this one dies

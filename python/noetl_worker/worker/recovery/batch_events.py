@@ -1,4 +1,5 @@
-"""Events about the Python plane's batches, from the event log of one execution.
+"""Events in an execution's event log that show what became of batches. A batch is the events of one request, which the
+Python plane accepts first and processes later.
 
 Recorded answers of the plane show the events of batches, and `command.completed` with the worker's name. No recording
 shows `command.failed`, so this module expects the same form. A `command.failed` without a worker's name belongs to no
@@ -26,8 +27,8 @@ log = structlog.get_logger("noetl_worker.events")
 
 
 async def ask_about_batch(what: str, ask: Callable[[], Awaitable[T | None]], event_set: EventSet) -> T | None:
-    """Ask the plane, and return the plane's answer. Retry after temporary errors. After any other error, log a warning
-    and return None.
+    """Call `ask`, which asks the plane about a batch of events, and return the answer. Retry after temporary errors.
+    After any other error, log a warning and return None.
 
     Args:
         what: the subject of the question, for the log.
@@ -58,8 +59,8 @@ class BatchEvents:
         self._known: dict[str, Mapping[str, Any]] = {}
 
     async def has(self, event_type: str, batch: str) -> bool | None:
-        """Return whether this batch has an event of this type. Return None if this is unknown, because the plane has
-        shown only newer events."""
+        """Return whether the plane has an event of this type about the batch. Return None if this is unknown, because
+        the plane has shown only newer events."""
         events, has_more = await self._newest(event_type)
         if any(context_of(event).get("request_id") == batch for event in events):
             return True
@@ -72,8 +73,8 @@ class BatchEvents:
         return [str(context_of(event).get("request_id")) for event in events]
 
     async def find_batch(self, event_set: EventSet) -> str | None:
-        """Return the id of the batch that stored this set's terminal event, of the set's command and worker. Return
-        None if the fetched events show no such batch."""
+        """Return the id of the batch by which the plane stored the terminal event of the same command and worker as in
+        `event_set`. Return None if the fetched events show no such batch."""
         stored, _ = await self._newest(event_set.part.last)
         claim = {"command_id": str(event_set.command_id), "worker_id": event_set.worker_id}
         for event in stored:

@@ -17,7 +17,7 @@ def outcomes_by_dialect(ids: EventIds, batches: RecentBatches | None = None) -> 
 
     Args:
         ids: makes the id of a command's last event on the Rust plane.
-        batches: remembers the batches of the Python plane; by default a new one.
+        batches: remembers the event batches that the Python plane has accepted; by default a new object.
     """
     both: tuple[Outcomes, ...] = (PythonOutcomes(batches or RecentBatches()), RustOutcomes(ids))
     return {ends.dialect: ends for ends in both}

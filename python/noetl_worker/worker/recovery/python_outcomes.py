@@ -1,5 +1,5 @@
-"""Terminal events on the Python plane. This plane may store a batch and never process the batch
-(protocol/batches.md#rescue)."""
+"""Terminal events on the Python plane. This plane may store a batch (the events of one request) and never process the
+batch (protocol/batches.md#rescue)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = structlog.get_logger("noetl_worker.events")
 
 
 class PythonOutcomes:
-    """Handler of terminal events on the Python plane. It remembers sent batches, and replaces batches that the plane
-    never processes."""
+    """Handler of terminal events on the Python plane. It remembers the event batches that the plane has accepted, and
+    replaces batches that the plane never processes."""
 
     dialect = Dialect.PYTHON
 

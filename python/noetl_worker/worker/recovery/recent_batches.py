@@ -62,7 +62,7 @@ _NOT_RESCUED_ADVICE: Final = (
 )
 LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
 _DRAIN_DELAYS_S: Final = (0.1, 1.0)
-"""First and longest pause in seconds between two requests about batches during a drain."""
+"""First and longest pause in seconds between two requests that ask a plane about event batches during a drain."""
 _FULL_ADVICE: Final = (
     "if the control plane is restarted now, look for executions that stay RUNNING: more batches wait for it than this "
     "worker can remember. noetl_worker_batches_not_watched_total counts the batches that it no longer watches"
@@ -85,26 +85,27 @@ class NamedOutcome(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Accepted:
-    """A batch that the plane has accepted, with the terminal events of its command."""
+    """An event batch that the Python plane has accepted and may not have processed. It has the terminal events of a
+    command."""
 
     batch: str
     plane: Plane
     event_set: EventSet | NamedOutcome
     bytes: int
-    """Approximate size of the batch in memory, in bytes."""
+    """Approximate size of the event batch in the worker's memory, in bytes."""
     sent: int
     """Index of this batch among the requests that report the outcome, from 0."""
     outages: int
     """Number of the plane's outages when the plane was last known to have the batch. A higher number now shows an
     outage since then."""
     seen_at: float = math.inf
-    """Monotonic time when a check first saw the batch."""
+    """Monotonic time of the first periodic check that included this event batch; infinite before."""
     overtaken_at: float = math.inf
-    """Monotonic time when a check first found a later batch complete."""
+    """Monotonic time of the first check that found a later event batch complete; infinite before."""
     was_before_outage: bool = False
-    """True if an outage happened after the acceptance: the plane may have been restarted."""
+    """True if an outage (perhaps a restart) may have made the plane lose this event batch after accepting it."""
     is_resolved: bool = False
-    """True if the plane need not be asked about the batch again."""
+    """True if the worker need not ask the plane about this event batch again."""
 
     @property
     def is_overdue(self) -> bool:
@@ -127,7 +128,7 @@ class LostOutcome(NamedTuple):
 
 
 class RecentBatches:
-    """The batches of one worker that the plane has accepted, and may still lose.
+    """The event batches of one worker that the Python plane has accepted, and may still lose.
 
     `lost` queues the outcomes to be sent again (worker/recovery/adoption.py).
 

@@ -1,1 +1,1 @@
-"""`run --processes N`: one process that starts N workers, and one port for the probes of all."""
+"""The CLI command `run --processes N`: one process that starts N workers, and one port for the probes of all."""

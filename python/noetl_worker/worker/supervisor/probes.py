@@ -1,4 +1,4 @@
-"""The probes and metrics of a supervisor, which combine the probes and metrics of all its workers."""
+"""The probes and metrics of a supervisor (the process of `run --processes N`). They combine those of all workers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class _LastMetrics:
     """
 
     life: asyncio.subprocess.Process | None = None
-    """The process that gave the latest metrics."""
+    """The worker's process that gave the latest metrics."""
     text: str = ""
-    """The latest metrics."""
+    """The worker's latest metrics, in the text format of Prometheus."""
     before: str = ""
     """Metrics in which each counter is the sum of the last counts of the worker's earlier processes."""
 

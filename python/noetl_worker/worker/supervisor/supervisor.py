@@ -1,7 +1,8 @@
-"""`run --processes N`: one process that starts N workers, restarts dead ones, and stops them all.
+"""The CLI command `run --processes N`: one process that starts N workers, restarts dead workers, and stops them all.
 
 Each worker is a separate `noetl-worker run`, with its own claim id, connections and outbox file. Each is also in a
-session of its own, so that Ctrl-C in a terminal reaches the supervisor only. The supervisor passes it on.
+session of its own, so that Ctrl-C in a terminal reaches the supervisor only. The supervisor passes the
+signal on.
 """
 
 from __future__ import annotations
@@ -53,14 +54,14 @@ class WorkerProcess:
     probes: socket.socket | None
     """Socket of the worker's probes. All its processes have the same port."""
     running: asyncio.subprocess.Process | None = None
-    """The present process, or None while there is none."""
+    """The worker's present process, or None while the worker has no process."""
     answered: asyncio.subprocess.Process | None = None
     """The process that last answered a probe. A process that has not answered may still be starting."""
     answered_at: float = 0.0
-    """Monotonic time of the last answer to a probe."""
+    """Monotonic time of the worker's last answer to a probe."""
     starts: int = 0
     deaths: int = 0
-    """Number of deaths in a row, each within _LASTED_S after the start."""
+    """Number of deaths of the worker's processes in a row. A death after _LASTED_S seconds counts as the first."""
 
     @property
     def port(self) -> int | None:
@@ -73,7 +74,7 @@ def start_delay_s(deaths: int, draw: Callable[[], float] = random.random) -> flo
 
 
 class Supervisor:
-    """Runs the workers. `run` returns their common exit code.
+    """Starts several worker processes, and restarts those that die. `run` returns their common exit code.
 
     Args:
         variables: the environment that all workers share.
@@ -211,8 +212,8 @@ class Supervisor:
     async def _start(
         self, worker: WorkerProcess, variables: Mapping[str, str]
     ) -> tuple[asyncio.subprocess.Process, socket.socket]:
-        """Start a process. Return the process and a socket. On this socket the process asks for the variables that are
-        not in its environment block."""
+        """Start a process of the worker. Return the process and a socket. On this socket the process asks for the
+        environment variables that its environment block lacks."""
         worker.starts += 1
         block, descriptors = variables, [] if worker.probes is None else [worker.probes.fileno()]
         mine, theirs = socket.socketpair()
@@ -250,8 +251,8 @@ class Supervisor:
 
 
 async def _give(channel: socket.socket, variables: Mapping[str, str]) -> None:
-    """Send the variables to a worker when the worker asks for them. A worker first hides its memory, then asks. A
-    worker may end without asking."""
+    """Send a worker its environment variables when the worker asks for them. A worker first hides its memory, then
+    asks. A worker may end without asking."""
     loop = asyncio.get_running_loop()
     with channel, contextlib.suppress(ConnectionError):
         if await loop.sock_recv(channel, 1):

@@ -36,7 +36,7 @@ class EmptyNames:
     dialect: Dialect
 
     def note_arc(self, step: Step, position: int, when: JsonValue, scope: Mapping[str, JsonValue]) -> None:
-        """Check the condition of an arc for names without a value.
+        """Check the condition of an arc (an entry in a step's `next`) for names without a value.
 
         Skip a `ctx` name that any `set` of the playbook writes: conditions often test whether such a name exists.
         """
@@ -137,7 +137,7 @@ class _Hidden:
     """Function that returns the `ctx` names not to report. The function is slow, so it is called only for a `ctx`
     name without a value."""
     is_all_of_iter: bool = False
-    """True if a task of the step may give values to the names below `iter`, so that none of them is reported."""
+    """True if a task of the step may give values to the names below `iter`. No name below `iter` is then reported."""
     is_filled_in: bool = False
     """True if the worker renders the templates. The worker can fetch a large result to which the plane sends only a
     reference, so names in such a result are not reported."""

@@ -115,13 +115,13 @@ class Execution:
     positions: dict[str, Position] = field(default_factory=dict)
     """Loop item of each open command that belongs to a loop, by command_ref."""
     reported: dict[str, JsonValue] = field(default_factory=dict)
-    """Rust plane: the context of each `call.done` whose `command.completed` has not come yet, by command_ref."""
+    """Rust plane: the context of a command's `call.done` event, by command_ref, until its `command.completed` comes."""
     keychain: Mapping[str, Collection[str]] = field(default_factory=dict)
     """Field names of each stored entry of the playbook's keychain, by the entry's name."""
     empty: list[EmptyName] = field(default_factory=list)
     """Names in templates that had no value."""
     loop_count: int = 0
-    """Number of loops that were started. The epoch id of each loop contains the loop's number."""
+    """Number of loops that were started. Each loop's id, `loop_EXECUTION_NUMBER`, contains this number."""
 
     @property
     def kept_variables(self) -> dict[str, JsonValue]:
@@ -156,7 +156,7 @@ class CommandOutcome:
     value: JsonValue
     """The result that templates see as `output.data`."""
     reported: JsonValue = None
-    """Rust plane: the event's context, which templates see under `steps`."""
+    """Rust plane: the context of the worker's event about the command. Templates see this context under `steps`."""
     error: str | None = None
     fails_execution: bool = False
     """True if this outcome makes the execution end FAILED. Always False on the Rust plane: there the playbook goes on

@@ -1,4 +1,4 @@
-"""The decision about what follows when a command has ended: arcs, `set`, loops, and the end of the execution.
+"""The decision about what follows when a command has ended: arcs (`next`), `set`, loops, or the execution's end.
 
 The router reads and changes only the Execution: no database, no clock, no network. For each plane, a `RoutingRules` has
 the rules in which the planes differ.
@@ -94,7 +94,7 @@ class RoutingRules(Protocol):
         """Remove the values that the plane drops between events. Called before each outcome is handled."""
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
-        """Return True if an arc may enter the step now."""
+        """Return True if the plane may enter the step now, after an arc to the step was chosen."""
 
     def scope(
         self, execution: Execution, *, output: Mapping[str, JsonValue] | None, event: Mapping[str, JsonValue]
@@ -203,7 +203,7 @@ class Router:
         return builder.settled()
 
     def fail(self, execution: Execution, command_ref: str, error: str | None) -> Decision:
-        """Mark an execution as failed because of a `command.failed`. Return a decision without commands."""
+        """Mark an execution as failed because of an event `command.failed`. Return a decision without commands."""
         execution.is_failed = True
         execution.error = execution.error or error
         step = execution.open_commands.pop(command_ref, None)
@@ -214,7 +214,7 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class _DecisionBuilder:
-    """A decision that the router is making. Each method adds commands and notices to the decision."""
+    """A decision that the router is making. The methods add commands, and notices (events that the plane writes)."""
 
     rules: RoutingRules
     execution: Execution

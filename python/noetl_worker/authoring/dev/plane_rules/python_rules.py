@@ -52,7 +52,7 @@ class PythonPlaneRules:
                 execution.steps[name] = {**plain, **kept, "context": value.get("context", value)}
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
-        """Return whether an arc may enter the step: False while a command of the step is open (recorded: arcs-join)."""
+        """Return True if no command of the step is open, so that the plane may enter the step (recorded: arcs-join)."""
         return step.name not in execution.open_commands.values()
 
     def scope(

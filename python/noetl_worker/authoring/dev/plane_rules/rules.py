@@ -15,7 +15,7 @@ from noetl_worker.models.wire import CommandId, Dialect, JsonValue
 
 @dataclass(frozen=True, slots=True)
 class IssuedCommand:
-    """An issued command, with all fields that the answer to its claim contains."""
+    """An issued command, with all fields of the plane's answer to the worker that claims the command."""
 
     execution_id: int
     event_id: int

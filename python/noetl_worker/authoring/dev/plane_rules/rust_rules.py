@@ -44,7 +44,7 @@ class RustPlaneRules:
         return None
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
-        """Return True if an arc may enter the step now.
+        """Return True if the plane may enter the step now, after an arc to the step was chosen.
 
         A step that was entered or skipped is never entered again (recorded: set-counter, large-single). Every entered
         step with an arc to this step must be completed first (recorded: arcs-join).

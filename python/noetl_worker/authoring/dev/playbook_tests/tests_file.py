@@ -34,7 +34,7 @@ class PlaybookTest:
     text: PlaybookText = field(repr=False)
     """The parsed file of tests."""
     path: TextPath
-    """Path of the test's `expect` in `text`."""
+    """Path of the test's `expect` in the parsed file of tests."""
 
 
 @dataclass(frozen=True, slots=True)

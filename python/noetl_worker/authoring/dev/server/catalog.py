@@ -97,7 +97,7 @@ class Catalog:
         return entry
 
     def restore(self, entry: CatalogEntry) -> None:
-        """Restore an entry with its id and version, for example from the plane of a stored run."""
+        """Add a catalog entry with the id and version that it had on the plane of a stored run."""
         self._entries.append(entry)
 
     def find(

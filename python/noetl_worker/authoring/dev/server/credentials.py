@@ -162,7 +162,7 @@ class Keychain:
         return tuple(token)
 
     def resolved(self, name: str) -> Mapping[str, JsonValue] | None:
-        """Return the data of the newest entry of this name, or None.
+        """Return the data of the newest keychain entry of this name, or None.
 
         Entries of kind `static` are left out, as on the Rust plane (protocol/executions.md#credentials).
         """

@@ -1,7 +1,7 @@
-"""The check of requests to a server of `dev`. Requests of other users and of other sites' pages are refused.
+"""The check of requests to a server of `noetl-worker dev`. Requests of other users and other sites' pages are refused.
 
 The server listens on 127.0.0.1. Every user of this machine can send requests to the server, so each request needs the
-token. Only the user who started `dev` can read the token. A page of any site can make this machine's browser send
+token. Only the user who started the server can read the token. A page of any site can make this machine's browser send
 requests too. Such a request names the other site in `Origin`, or in `Host` if the site's name leads to 127.0.0.1.
 """
 
@@ -31,11 +31,11 @@ class OwnAddresses:
 
     @classmethod
     def on_loopback(cls, port: int, *others: str) -> OwnAddresses:
-        """Return the addresses 127.0.0.1, localhost and [::1] with this port, and the URLs in `others`."""
+        """Return the addresses of a server: 127.0.0.1, localhost and [::1] with `port`, and the URLs in `others`."""
         return cls([*(f"http://{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")), *others])
 
     def has_sent(self, scope: Scope) -> bool:
-        """Return True if a request was sent to one of these addresses, and not by a page of another server."""
+        """Return True if a request was sent to one of the addresses in `urls`, and not by a page of another server."""
         hosts, origins = (
             {_without_usual_port(value.decode("latin-1")) for name, value in scope["headers"] if name == wanted}
             for wanted in (b"host", b"origin")

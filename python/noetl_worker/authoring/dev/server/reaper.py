@@ -40,7 +40,9 @@ class Reaper:
         self.republished = 0
 
     async def run(self) -> None:
-        """Call `recover` and, on the Python plane, `sweep` at the intervals of the settings, until cancelled."""
+        """Publish notifications again at the intervals of the settings, until cancelled: after failed publishing
+        (`recover`) and, on the Python plane, for unclaimed or abandoned commands (`sweep`).
+        """
         interval_s = min(self._settings.reaper_interval_s, self._settings.publish_recovery_delay_s)
         next_sweep = time.monotonic() + self._settings.reaper_interval_s
         while True:

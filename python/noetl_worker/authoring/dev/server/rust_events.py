@@ -71,7 +71,7 @@ class RustEvents:
     def batch(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         """Answer POST /api/events/batch. The plane makes the ids and drops `meta`.
 
-        The plane acts on a `command.completed`, using the `call.done` before it. Any other event is only stored.
+        The plane acts on an event `command.completed`, using the `call.done` before it. Any other event is only stored.
         """
         execution_id = _execution_id(body, raw)
         posted = body.get("events")
@@ -129,7 +129,7 @@ class RustEvents:
             self._dispatcher.fail(execution, error)
 
     def _fail(self, execution: Execution, event: LoggedEvent, ref: str) -> None:
-        """Mark an execution as failed. A `command.failed` also ends the execution, even if other commands are open."""
+        """Mark an execution as failed. An event `command.failed` also ends it, even if other commands are open."""
         error = event.result_context.get("error")
         execution.is_failed = execution.is_failed_by_command = True
         execution.error = str(error) if error is not None else execution.error

@@ -1,4 +1,4 @@
-"""The routes for the variables that `set_var` writes (protocol/executions.md#variables)."""
+"""The routes for the variables that a playbook's `set_var` actions write (protocol/executions.md#variables)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Finished runs of `noetl-worker dev`, stored on disk. Later commands show a run or reuse the inputs of its steps."""
+"""Finished runs of `noetl-worker dev`, stored on disk. CLI commands later show a run or reuse its steps' inputs."""

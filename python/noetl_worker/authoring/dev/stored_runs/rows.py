@@ -1,4 +1,4 @@
-"""Conversion of a finished run of `dev` to rows without secrets. A new plane can serve a run from such rows."""
+"""Conversion of a run of `noetl-worker dev` to rows without secrets. A new plane can serve a run from such rows."""
 
 from __future__ import annotations
 

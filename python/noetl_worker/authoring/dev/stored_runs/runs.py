@@ -1,4 +1,4 @@
-"""The finished runs of `dev` on disk, as rows of one SQLite table.
+"""The finished runs of `noetl-worker dev` on disk, as rows of one SQLite table.
 
 If there are too many runs or bytes, the oldest runs are removed. The rows contain the data of steps, so only this user
 can read the directory and the file.
@@ -42,7 +42,7 @@ class StoredRow(NamedTuple):
 
 
 class StoredRuns:
-    """The file with finished runs of `dev`.
+    """The file with finished runs of `noetl-worker dev`.
 
     Every method raises OSError or sqlite3.Error if the file cannot be used. Every method raises PlaybookError if
     another version of this program wrote the file.

@@ -1,1 +1,1 @@
-"""The rules of `check`, a module for each group of codes."""
+"""The rules of `noetl-worker check`, a module for each group of codes."""

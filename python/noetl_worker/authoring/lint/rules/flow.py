@@ -1,4 +1,4 @@
-"""NW4: mistakes in the targets of arcs, in the names of credentials, and in the use of workbook entries."""
+"""NW4: mistakes in the targets of arcs (`next`), in the names of credentials, and in the use of workbook entries."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _entries(inspection: Inspected) -> list[str]:
 
 
 def _goto(step: Any) -> list[str]:
-    """Return the names of the steps that this step's cases lead to."""
+    """Return the names of the steps that the cases (`when`/`then`) of `step` lead to by `goto`."""
     found: list[str] = []
     for case in list_or_empty(step.get("case")) or list_or_empty(step.get("cases")):
         goto = mapping(mapping(mapping(case).get("then")).get("goto")).get("step")

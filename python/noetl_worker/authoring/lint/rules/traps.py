@@ -18,8 +18,8 @@ from noetl_worker.authoring.outline import (
 )
 
 _MOST_ARCS: Final = 1_000
-"""Largest number of arcs in a playbook for which `check` computes the steps reachable from each step. The work grows
-with the square of the number of arcs."""
+"""Largest number of arcs in a playbook for which `noetl-worker check` computes the steps reachable from each step. The
+work grows with the square of the number of arcs."""
 Arcs: TypeAlias = list[tuple[Path, Mapping[str, Any], str]]
 """Arcs of a step, each as its path, the arc as written, and the name of the target step."""
 

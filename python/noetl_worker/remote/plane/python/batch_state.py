@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 from noetl_worker.models.wire import JsonValue, fields_of
 
 _BEFORE_THE_QUEUE: Final = ("ack_timeout", "enqueue_error")
-"""Error codes of a batch that the plane stored, but never put into its queue. The plane's engine has not run for such a
-batch. A 503 with such a code means that the plane stopped waiting for its queue.
+"""Error codes of a batch that the plane stored, but never put into its queue. The plane's engine, which issues the next
+commands, has not run for such a batch. A 503 with such a code means that the plane stopped waiting for its queue.
 
 `ack_timeout` is recorded; `enqueue_error` was read in the plane's source. The codes `processing_error` and
 `processing_timeout` are not listed, because the engine may have run.

@@ -74,8 +74,8 @@ _PARTS: Final[Mapping[tuple[bool, bool], tuple[EventRequest, ...]]] = {
     (True, False): (EventRequest(BATCH, _START + _SUCCESS),),
     (True, True): (EventRequest(BATCH, _START + _FAILURE),),
 }
-"""Requests that report a command's outcome. The key is (whether the command's start is reported too, whether the
-command failed)."""
+"""Table of the requests that report a command's outcome. Its key is a pair: True if the requests also report the
+command's start, and True if the command failed."""
 
 
 class PythonRules(DialectRules):
@@ -273,8 +273,9 @@ class PythonRules(DialectRules):
         return command.loop is None and not command.step.endswith(STEP_OF_TASKS)
 
     def rescue(self, command: CommandFields, worker_id: str, report: Report) -> bytes:
-        """Return a request with only an actionable `step.exit`, to be sent under a new Idempotency-Key. The plane
-        accepts no other replacement of an unprocessed batch (protocol/batches.md#rescue)."""
+        """Return the body of a request that replaces a batch which the plane never processed. The request has only an
+        actionable `step.exit` and needs a new Idempotency-Key: the plane accepts no other replacement
+        (protocol/batches.md#rescue)."""
         word = "FAILED" if report.error is not None else "COMPLETED"
         payload, name = _exit(command, report, word, _result(word, report)), "step.exit"
         if _has_response(report):
@@ -284,10 +285,11 @@ class PythonRules(DialectRules):
 
 
 def response_field(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
-    """Return the payload field in which the `step.exit` of a rescue carries the full response: `result`, with the
+    """Return the payload field with the full response for the `step.exit` that `rescue` sends: `result`, with the
     response as its context. If the response is too large for a context, return the field `response` instead.
 
-    After a rescue, later steps see the `result` of this event, not the `response` of call.done.
+    `rescue` replaces a batch that the plane never processed. Later steps then see the `result` of `step.exit`, not the
+    `response` of call.done.
     """
     packed = json_text.dumps(response)
     if json_text.escaped_size(packed) > _CONTEXT_BYTES:

@@ -27,17 +27,17 @@ IN_MEMORY: Final = "memory"
 """Value of `store` in the reference to a result that only one server's memory has. A restart of that server loses the
 result."""
 BUDGET_S: Final = 0.25
-"""Seconds for which one PUT may hold up the plane. PUTs that take longer are sent one at a time."""
+"""Seconds for which one PUT of a result may hold up the plane. PUTs that take longer are sent one at a time."""
 _S_PER_BYTE: Final = 0.5e-6
-"""Seconds that the plane's search needs for one byte of ordinary words: 580 kB took 0.3 s."""
+"""Seconds that the plane's search for secrets needs for one byte of ordinary words: 580 kB took 0.3 s."""
 PACKED: Final = "_zlib_base64"
 """Key under which a stored result has its packed text."""
 _PACKED_START: Final = b'{"_zlib_base64":'
 LONG_WORD: Final = 2_000
 """Length in bytes from which one word costs the plane some hundredths of a second in each search for secrets."""
 _WORD_BYTES: Final = (string.ascii_letters + string.digits + "+.-").encode()
-"""Bytes that may be in the scheme of a link (`https` in `https://`). From each such byte the plane's search reads on to
-the end of the word. So a long word of such bytes is slow."""
+"""Bytes that may be in the scheme of a link (`https` in `https://`). From each such byte the plane's search for secrets
+reads on to the end of the word. So the search of a long word of such bytes is slow."""
 _WORDS: Final = bytes(ord("x") if code in _WORD_BYTES else ord(" ") for code in range(256))
 _ONE_WORD: Final = b"x" * LONG_WORD
 _NOTHING: Final[Mapping[str, JsonValue]] = {}
@@ -48,8 +48,8 @@ _UNSEARCHED: Final = "}}"
 """End of packed text. The plane takes a text that contains `}}` for code, and does not search such a text (noetl v4,
 `sanitize.py`). `}}` begins no template, and base64 decoders skip `}}`."""
 _BYTES_PER_S: Final = 12_500
-"""Speed of the plane's slowest search, in bytes per second, from which the time limit of a PUT is computed. Ordinary
-words are searched 160 times as fast."""
+"""Speed of the plane's slowest search for secrets, in bytes per second, from which the time limit of a PUT is computed.
+Ordinary words are searched 160 times as fast."""
 
 
 def has_long_word(data: bytes) -> bool:

@@ -43,8 +43,8 @@ class RustNames(Names):
 def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
     """Return a stored result as a claim would contain it in full: the fields of the data, and the key `data`.
 
-    The result of a sequence has one object for each task. The fields of these objects are readable at the top level
-    too. Any object whose only value is an object counts as a sequence with one task, as in the published worker.
+    The result of a list of tasks has one object for each task. The fields of these objects are readable at the top
+    level too. Any object whose only value is an object counts as a list of one task, as in NoETL's published worker.
     """
     data = stored["data"] if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else stored
     locators = {name: summary[name] for name in _LOCATORS if name in summary}

@@ -67,7 +67,7 @@ class ArtifactConfig:
     data: Any = None
     """The value that a put stores. Text is stored unchanged; any other value is stored as JSON."""
     name: str | None = None
-    """Name of a stored result; absent: the step's name."""
+    """Name under which a put without `uri` stores the result; absent: the step's name."""
     encoding: Literal["auto", "json", "text", "base64"] = "auto"
     """get: encoding of the returned content. auto is JSON if the content parses, else text, else base64. put: encoding
     of `data`; the worker decodes base64 before the put."""

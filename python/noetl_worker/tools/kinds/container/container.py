@@ -40,7 +40,8 @@ _IN_RUNTIME: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ContainerConfig(ContainerFields):
-    """Runs an image as a Kubernetes Job and waits until the Job ends. The worker's slot is free while the step waits.
+    """Runs an image as a Kubernetes Job and waits until the Job ends. A waiting step does not count towards
+    the number of commands that the worker runs at once.
 
     The Job runs in the worker's own cluster, or in the cluster of the credential that `auth` names.
     """

@@ -51,8 +51,8 @@ class ContainerFields:
     max_log_bytes: int = 262_144
     """Maximum bytes of output in the result, from the beginning of the output."""
     runtime: dict[str, Any] = field(default_factory=dict)
-    """Object with any of the fields image, namespace, command, args, env, serviceAccountName and resources, as for the
-    Python worker. A field in `runtime` replaces the step's own field."""
+    """Object with any of the fields image, namespace, command, args, env, serviceAccountName and resources, as NoETL's
+    Python worker reads it. A field in `runtime` replaces the field of the same name in the step."""
     timeout: float | None = None
     """Longest time in seconds, after which the Job is deleted; absent: the command's remaining time."""
 

@@ -1,8 +1,8 @@
 """The process that runs one DuckDB command. The process has the command's only connection, and ends with the command.
 
-`session.py` is the worker's side. A request is one frame, and its answer is one line of JSON. The first request says
-which database to open. The process is forked from a template process (`python_template.py`), which has DuckDB loaded,
-an instance open, and no threads.
+The worker sends requests (`session.py`). A request is one frame, and its answer is one line of JSON. The first request
+says which database to open. The process is forked from a warm process (`python_template.py`). The warm process has
+loaded DuckDB, has opened an empty database instance, and has no threads.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _PIECE_BYTES: Final = 8 << 20
 answer."""
 _ATTACHED: Final = "SELECT 1 FROM duckdb_databases() WHERE NOT internal AND path IS NOT NULL"
 BATCH: Final = ("columns", "rows", "truncated", "statements", "samples")
-"""Fields of `sql.Batch` that the process copies into its answer to a script."""
+"""Fields of `sql.Batch` (the results of a SQL script) that the DuckDB process sends to the worker."""
 
 
 _PREPARED: Final = PreparedInstance()
 
 
 def prepare() -> None:
-    """Load DuckDB and open a database instance in the template process, so that forked processes start faster. After a
-    failure, each command's process tries again and reports the failure."""
+    """Load DuckDB and open a database instance in the warm process, from which the process of each command is forked.
+    Forked processes then start faster. After a failure, each command's process tries again and reports the failure."""
     with suppress(ImportError, OSError, RuntimeError, MemoryError):
         _PREPARED.open(importlib.import_module("duckdb"))
 
@@ -64,7 +64,8 @@ def run_command(channel: int) -> NoReturn:
 
 
 def _serve(channel: int) -> None:
-    """Answer the worker's requests: one script, or the steps of a transfer until the worker closes the channel."""
+    """Answer the worker's requests: one SQL script, or reads and writes of a `transfer` step's rows until the worker
+    closes the channel."""
     child: Child | None = None
     try:
         while True:
@@ -109,7 +110,8 @@ class Child:
         """Rows that were read but did not fit into an answer."""
 
     def answer(self, request: Mapping[str, Any]) -> str:
-        """Run one request, a script or one step of a transfer, and return its result as JSON."""
+        """Run one request of the worker and return its result as JSON. The request is a SQL script, or one step of
+        reading or writing rows for a `transfer` step."""
         if request["op"] == "run":
             return self._run(request)
         steps = {"open": lambda _: "{}", "execute": self._execute, "select": self._begin_select, "fetch": self._fetch}
@@ -127,7 +129,7 @@ class Child:
         _PREPARED.close()
 
     def _run(self, request: Mapping[str, Any]) -> str:
-        """Run a SQL script and return its result: the fields of a `sql.Batch`, as JSON."""
+        """Run a SQL script and return its results as JSON: the fields `BATCH` of a `sql.Batch`."""
         batch = sql.Batch(request["as_objects"], request["max_rows"])
         run_script(self._duckdb, self._connection, batch, request["text"], request["params"])
         return encode({name: getattr(batch, name) for name in BATCH})

@@ -36,8 +36,8 @@ of threads."""
 
 
 def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
-    """Return a DuckDB connection with the database, settings, extensions and secrets that `start` names. If another
-    process has the database file open, wait for up to 30 s.
+    """Return a DuckDB connection with the database, settings, extensions and secrets in `start`, the worker's first
+    request. If another process has the database file open, wait for up to 30 s.
 
     Raises:
         ToolError: the database or catalog cannot be opened. The kinds connection and db_lock (another process has the
@@ -71,7 +71,7 @@ def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
 
 
 def _connected(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
-    """Return a connection to a database in memory, with the settings of `start`.
+    """Return a DuckDB connection to a database in memory, with the settings in `start`, the worker's first request.
 
     A database file is attached later, because a remote address needs extensions and secrets first.
     """

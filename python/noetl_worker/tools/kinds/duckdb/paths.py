@@ -41,8 +41,8 @@ def canonical(field: str, given: str, settings: ToolSettings, *, is_directory: b
     The name is the unchanged address of a remote database, `MEMORY`, or an absolute path without symbolic links.
 
     Raises:
-        ConfigurationError: `given` is neither a path nor an address, or playbooks may not use the file. With file roots
-            an address or a path outside the roots is refused too.
+        ConfigurationError: `given` is neither a path nor an address, or playbooks may not use the file. If
+            NOETL_WORKER_FILE_ROOTS names directories, an address or a path outside these directories is refused too.
     """
     if given.startswith(MEMORY):  # `:memory:name` would be one database for all commands of this process
         return MEMORY
@@ -73,8 +73,8 @@ def _in_home(path: str) -> str:
 
 
 def check_sql_files(kind: str, text: str, settings: ToolSettings, params: Any = ()) -> None:
-    """Check the file names in SQL text and in its parameters. With file roots do nothing, because DuckDB itself then
-    refuses files outside the roots.
+    """Check the file names in SQL text and in its parameters. If NOETL_WORKER_FILE_ROOTS names directories, do nothing:
+    DuckDB itself then refuses files outside these directories.
 
     Raises:
         ConfigurationError: a name of a file that playbooks may not read.

@@ -1,5 +1,5 @@
-"""A DuckDB instance that the template process opens in advance, so that the forked process of a command need not open
-one."""
+"""A DuckDB instance opened in advance, in the warm process from which the process of each command is forked. So the
+command's process need not open an instance."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ variables cannot use a prepared instance."""
 
 
 class PreparedInstance:
-    """An empty DuckDB instance in memory. The template process opens the instance and then forks a command's process,
-    and the command's process uses a copy of the instance.
+    """An empty DuckDB instance in memory. A warm process opens the instance once. The process of each command is forked
+    from the warm process, and uses its copy of the instance.
 
     Opening an instance takes 20 ms, mostly for DuckDB's catalog of functions. Only a process without threads can be
     forked, so the instance starts no thread. A command sets the number of threads after the fork.
@@ -33,8 +33,8 @@ class PreparedInstance:
         self._environment: dict[str, str | None] = {}
 
     def open(self, duckdb: Any) -> None:
-        """Open the instance in the template process. If opening fails or starts a thread, keep no instance: each
-        command's process then opens its own."""
+        """Open the instance in the warm process, from which the process of each command is forked. If opening fails or
+        starts a thread, keep no instance: each command's process then opens an instance itself."""
         for settings in _WITHOUT_THREADS:
             with suppress(Exception):
                 connection = duckdb.connect(config={**PREPARED_SETTINGS, **settings})

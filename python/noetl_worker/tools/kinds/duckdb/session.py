@@ -1,5 +1,5 @@
-"""The worker's side of DuckDB. Each command has a process (`child.py`), which runs one script or the steps of a
-transfer.
+"""The worker's requests to DuckDB processes. Each command has a process (`child.py`), which runs one SQL script, or
+reads or writes the rows of a `transfer` step.
 
 The worker does not load DuckDB, and reads only JSON from the process.
 """
@@ -53,8 +53,8 @@ _OUT_OF_MEMORY: Final = (-signal.SIGKILL, -signal.SIGABRT)
 
 
 class Duckdb:
-    """Starter of the DuckDB processes of one tool, which are forked from a template process. `aclose` ends the template
-    process."""
+    """Starter of a tool's DuckDB processes, one for each command, which are forked from a warm process. `aclose` ends
+    the warm process."""
 
     def __init__(self, confinement: Confinement) -> None:
         self._confinement = confinement
@@ -83,7 +83,8 @@ class Duckdb:
         """Run every statement of `text` in a DuckDB process, and record the results in `batch`. The last statement gets
         `params`.
 
-        `ours` is the lock of the database file (`files.turn`): the process starts once this command holds the lock.
+        `ours` is the lock of the database file (`files.hold_lock`). The process starts once this command holds the
+        lock.
 
         Returns:
             None if the statements ran. A timeout if waiting and running took longer than the command's time.
@@ -117,7 +118,8 @@ class Duckdb:
 
     @asynccontextmanager
     async def opened(self, opening: Opening, settings: ToolSettings) -> AsyncIterator[Session]:
-        """Open a DuckDB process for the steps of a transfer, and end the process after the block.
+        """Provide a DuckDB process that reads or writes the rows of a `transfer` step. End the process after the
+        block.
 
         Raises:
             ToolError: the database cannot be opened.
@@ -168,7 +170,7 @@ class Duckdb:
 
 
 class Session:
-    """A DuckDB process that reads or writes the rows of a transfer, one request at a time."""
+    """A DuckDB process that reads or writes the rows of a `transfer` step, one request of the worker at a time."""
 
     def __init__(self, kind: str, runner: PythonRunner, start: FirstRequest) -> None:
         self._kind = kind

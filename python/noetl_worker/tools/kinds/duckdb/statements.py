@@ -1,4 +1,4 @@
-"""Running the statements of a SQL script one after the other, in the process of their command."""
+"""Running the statements of a SQL script one after the other, in the DuckDB process of the script's command."""
 
 from __future__ import annotations
 

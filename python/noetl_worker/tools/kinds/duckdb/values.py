@@ -52,8 +52,8 @@ class SelectReading:
 
 
 def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) -> SelectReading | None:
-    """Return a parsed SELECT extended by text columns for dates and nanoseconds, which the library may change. Return
-    None for a statement that is no SELECT or needs no text columns."""
+    """Return a parsed SELECT extended by text columns for dates and nanoseconds, which DuckDB's Python library may
+    change. Return None for a statement that is no SELECT or needs no text columns."""
     if statement.type.name != "SELECT" or _ELSEWHERE.search(sql_split.bare(statement.query)):
         return None
     text = next(iter(sql_split.statements(statement.query)), "")

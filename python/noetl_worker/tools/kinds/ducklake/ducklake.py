@@ -1,4 +1,4 @@
-"""Kind `ducklake`: runs SQL in a DuckLake catalog, through the engine of kind `duckdb`."""
+"""Kind `ducklake`: runs SQL in a DuckLake catalog, in DuckDB processes like those of kind `duckdb`."""
 
 from __future__ import annotations
 

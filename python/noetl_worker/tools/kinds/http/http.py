@@ -1,4 +1,5 @@
-"""Tool kind `http`: sends an HTTP request, and returns the answer with the fields of the plane's own worker."""
+"""Tool kind `http`: sends an HTTP request. The result has the fields that NoETL's published worker for the control
+plane (Rust or Python) returns."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ class HttpConfig(HttpFields):
     The body is the first given field of `json`, `files` (with `form`), `form`, `body_b64`, `body`, `payload` and
     `data`.
 
-    Result: the fields that the plane's own worker returns. On the Rust plane:
+    Result: the fields that NoETL's published worker for the control plane returns. On the Rust plane:
     `{status_code, headers, body, data}`, where `body` and `data` are the same payload. On the Python plane:
     `{status_code, headers, data, url, elapsed}`. Header names are in lower case. Further fields: `truncated` (true when
     the answer was cut) and `notes` (changes made to the answer). With `retry` also `attempts` (number of exchanges, if

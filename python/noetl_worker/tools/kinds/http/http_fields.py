@@ -54,8 +54,8 @@ class HttpFields:
     timeout: float | None = None
     """Maximum seconds of the call, with all retries and pages. Absent: the command's remaining time."""
     attempt_timeout: float | None = None
-    """Maximum seconds of one exchange, until the answer's body is complete. Absent: the call's `timeout`, or 60 without
-    a `timeout`."""
+    """Maximum seconds for one request and its answer, until the answer's body is complete. Absent: the step's
+    `timeout`, or 60 without a `timeout`."""
     connect_timeout: float | None = None
     """Maximum seconds until the connection is established. Absent: only `attempt_timeout` applies."""
     read_timeout: float | None = None
@@ -79,8 +79,8 @@ class HttpFields:
     """Maximum bytes of the answer, or of all pages together; 8 MiB by default, at most 256 MiB. A longer answer is cut,
     and `truncated` is true."""
     retry: Any = None
-    """Retries and pages: true, a number of exchanges, an object such as `{max_attempts: 4, retry_on: [timeout, 5xx]}`,
-    or a list of rules. Absent: one exchange."""
+    """Retries and pages: true, a maximum number of attempts, an object such as `{max_attempts: 4, retry_on: [timeout,
+    5xx]}`, or a list of rules. Absent: no retries and one page."""
     address: httpx.URL = field(init=False, repr=False, compare=False)
     """The parsed `url`. Every exchange uses this object, because parsing costs a tenth of the time of a request."""
     options: ClientOptions = field(init=False, repr=False, compare=False)

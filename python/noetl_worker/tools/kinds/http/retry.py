@@ -1,7 +1,7 @@
 """The `retry` field of an `http` step: retries after a failure, and pages after a success.
 
-Playbooks write `retry` in several ways, and `parse` makes a plan from each. An unknown key is an error; the published
-workers may ignore `retry` silently.
+Playbooks write `retry` in several ways, and `parse` makes a `RetryPlan` from each. An unknown key is an error here,
+while NoETL's published workers may ignore `retry` silently.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _MAX_PAGES: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Facts about one exchange by which a retry rule decides: the failure, and the names that the rule's templates may
-    use."""
+    """Facts about one exchange (a request and its answer) by which a retry rule decides: the failure, and the variables
+    that the rule's templates may use."""
 
     failure: ToolFailure | None
     """Failure of the exchange; None after a success."""
@@ -51,8 +51,8 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """A rule that says when to repeat an exchange and how long to wait. `attempts` includes the first exchange; times
-    are in seconds."""
+    """A rule for repeating an HTTP request: on which condition, and after how long a wait. `attempts` includes the
+    first request; times are in seconds."""
 
     when: JsonValue = None
     """Condition for repeating the exchange. None: repeat after a failure whose status is in `statuses` or whose kind is
@@ -274,9 +274,9 @@ def holds(rule: RetryRule, facts: Facts, context: ToolContext) -> bool:
 
 
 def is_true(condition: JsonValue, facts: Facts, context: ToolContext) -> bool:
-    """Return True if the condition of a retry rule or of `while` holds after an exchange. The rules are those of
-    conditions in task policies. A rendered text such as a page cursor is true; null, an empty text and words such as
-    `false` and `0` are false. A condition that cannot be rendered is false.
+    """Return True if a retry rule's condition holds after a request, or the condition `while` for reading a next page.
+    Conditions mean the same as in task policies. A rendered text such as a page cursor is true; null, an empty text and
+    words such as `false` and `0` are false. A condition that cannot be rendered is false.
 
     differs-from-upstream: the Python worker took only the words true, 1 and yes for true.
     """
@@ -288,7 +288,7 @@ def is_true(condition: JsonValue, facts: Facts, context: ToolContext) -> bool:
 
 
 def delay_s(rule: RetryRule, tries: int) -> float:
-    """Return the seconds to wait after `tries` exchanges. With jitter the wait is multiplied by a random factor from
-    0.5 to 1.5."""
+    """Return the seconds to wait before the next retry, after `tries` requests. With the rule's `jitter` the wait is
+    multiplied by a random factor from 0.5 to 1.5."""
     delay = min(asked_s(rule.backoff, rule.delay_s, tries, multiplier=rule.multiplier), rule.max_delay_s)
     return delay * random.uniform(0.5, 1.5) if rule.jitter else delay

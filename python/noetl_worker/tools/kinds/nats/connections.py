@@ -67,7 +67,7 @@ class Address:
 
 
 def check_login(kind: str, fields: NatsLogin) -> None:
-    """Check the fields of a connection when the config is made, before any credential is fetched.
+    """Check the NATS server addresses in a config's `url` and `auth`, before any credential is fetched.
 
     Raises:
         ConfigurationError: an address in `url` is malformed, or neither `url` nor `auth` can give an address.

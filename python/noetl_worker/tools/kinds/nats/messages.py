@@ -187,7 +187,7 @@ async def _return(messages: list[Any], arrived: asyncio.Queue[Any], inbox: Any) 
 
 
 async def _close(inbox: Any) -> None:
-    """End the subscription to a pull's reply inbox, here and at the server."""
+    """End the subscription to a pull's reply inbox, in the nats-py client and at the server."""
     import nats.errors
 
     with suppress(nats.errors.Error):  # drained, or the connection is gone

@@ -17,8 +17,8 @@ class NoopConfig:
     message: str | None = None
     """Text for the field `message` of the returned data. A step with `result` does not return this text."""
     result: Any = None
-    """The data to return; templates in the data are rendered. Absent: the data that the plane's own worker returns. The
-    Rust worker returns {"status": "ok", "message": message or "noop"}. The Python worker returns {"status": "noop",
+    """The data to return; templates in the data are rendered. Absent: the data of NoETL's published worker. On the Rust
+    plane the data is {"status": "ok", "message": message or "noop"}. On the Python plane the data is {"status": "noop",
     "step": step}, and `message` if given."""
 
 

@@ -1,4 +1,4 @@
-"""The result of an ended child execution, in the format of each control plane's own worker.
+"""The result of an ended child execution, in the format of NoETL's published worker for the control plane.
 
 The planes show the results of the child's steps in different places:
 
@@ -66,7 +66,7 @@ def has_ended(status: Mapping[str, JsonValue], before: Mapping[str, JsonValue] |
 async def fetch_result(
     status: Mapping[str, JsonValue], step: str | None, execution_id: int, context: ToolContext, ask: Ask
 ) -> JsonValue:
-    """Return the value of the child's `step`, or of the whole child if `step` is None, after the child has completed.
+    """Return the result of one step of a completed child execution, or the whole child's result if `step` is None.
 
     Raises:
         NoSuchResult: the step has no result.

@@ -19,15 +19,16 @@ _ADVICE: Final = "do nothing, unless this worker stops while the step waits: the
 
 
 class ChildNote:
-    """The note about the child of one command. A command with a list of tasks has one note, because the tasks run one
-    after another."""
+    """The variable at the control plane that holds the id of the child execution that one command waits for. A command
+    with a list of tasks has one variable, because the tasks run one after another."""
 
     def __init__(self, context: ToolContext) -> None:
         self._context = context
         self._name: Final = f"__child_of_{_NOT_IN_NAMES.sub('_', str(context.command.command_id))}"
 
     async def read(self) -> int | None:
-        """Return the id of the child that an earlier attempt waited for, or None if no child is noted."""
+        """Return the id of the child execution that an earlier attempt of this command waited for. Return None if
+        the control plane holds no such id."""
         try:
             noted = await self._context.worker.control_plane.get_var(self._name)
         except ControlPlaneError as error:
@@ -36,7 +37,7 @@ class ChildNote:
         return int(noted) if isinstance(noted, str) and noted.isdecimal() else None
 
     async def write(self, execution_id: int | None) -> None:
-        """Note the child's id, or None when the wait for the child is over."""
+        """Store the child execution's id at the control plane. None, after the wait for the child, clears the id."""
         noted = str(execution_id) if execution_id is not None else ""
         try:
             await self._context.worker.control_plane.set_vars({self._name: noted})

@@ -39,24 +39,25 @@ class PlaybookConfig:
     """Starts another playbook as a child execution. The step waits for the child only with `return_result` or
     `return_step`.
 
-    Without these fields the step succeeds as soon as the control plane has accepted the child. A step that waits holds
-    no slot of the worker.
+    Without these fields the step succeeds as soon as the control plane has accepted the child. A waiting step does not
+    count towards the number of commands that the worker runs at once.
     """
 
     path: str | None = None
-    """Path of the child in the catalog. Either `path` or `catalog_id` is needed."""
+    """Path of the child playbook in the control plane's catalog. Either `path` or `catalog_id` is needed."""
     catalog_id: str | None = None
-    """Id of the child in the catalog, instead of `path`."""
+    """Id of the child playbook in the control plane's catalog, instead of `path`."""
     version: Any = None
-    """Version of the child; absent: the newest."""
+    """Version of the child playbook; absent: the newest version in the catalog."""
     payload: dict[str, Any] = field(default_factory=dict)
-    """The child's workload."""
+    """The child's workload: the input values of the child execution."""
     input: dict[str, Any] = field(default_factory=dict)
-    """Further values of the child's workload; they win over `payload`. Absent or empty: the step's own input."""
+    """Further input values of the child execution; a value here wins over the same value in `payload`. Absent or empty:
+    the step's own input."""
     parent_execution_id: int | None = None
     """Parent execution of the child; absent: this execution."""
     return_result: bool = False
-    """Wait for the child's end and return its result."""
+    """Wait for the end of the child execution, and return the child's result as the step's result."""
     return_step: str | None = None
     """Name of a step of the child: wait for the child's end, and return the result of that step. If the plane lists the
     step late, the worker asks again for 15 s."""
@@ -76,7 +77,7 @@ class PlaybookConfig:
 
     @property
     def step(self) -> str | None:
-        """Return the child's step whose value is wanted, or None for the whole child."""
+        """Return the name of the child's step whose result this step returns. None: the result of the whole child."""
         return self.return_step or self.result_step
 
     @property
@@ -211,8 +212,8 @@ class _ChildRun:
             await asyncio.sleep(self.config.pause_s)
 
     def _failure(self, text: str, kind: str, status: Mapping[str, JsonValue]) -> ToolResult:
-        """Return a failed result with the child's fields. If the step has `return_result` on the Rust plane, raise
-        ToolError instead.
+        """Return a failed result that names the child execution and its status. If the step has `return_result` on the
+        Rust plane, raise ToolError instead.
 
         If a tool returns a failure, the Rust plane completes the step, and the playbook would go on without the value.
         The Rust worker raises too.
@@ -237,13 +238,13 @@ class _ChildRun:
         return ToolResult.success(self._shown(status))
 
     def _shown(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """Return a completed child's status document on the Python plane, and the steps whose values the document
-        lacks."""
+        """Return the Python plane's status document about a completed child execution, and the steps whose values the
+        document lacks."""
         missing = steps_without_value(status)
         return {**self._child_fields(status), **({"steps_without_value": missing} if missing else {})}
 
     def _child_fields(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """Return the status document and the fields that name the child.
+        """Return the plane's status document about the child execution, and the fields that identify the child.
 
         On the Python plane the document's fields are fields of the result, as in the Python worker. On the Rust plane
         the document is under `status`.

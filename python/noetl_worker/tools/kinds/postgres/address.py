@@ -90,7 +90,7 @@ class PostgresLogin:
 
 
 def check_connection(fields: PostgresLogin) -> None:
-    """Check the fields of a connection when the config is made, before any credential is fetched.
+    """Check the config fields of a Postgres login (address, port, schema), before any credential is fetched.
 
     Raises:
         ConfigurationError: a field is malformed, or no field names a server.
@@ -112,7 +112,8 @@ def check_connection(fields: PostgresLogin) -> None:
 
 
 def parse_schemas(text: str) -> list[str]:
-    """Return the names in a `schema`, read as in SQL: capitals count only in double quotes (seen live: pg-schema).
+    """Return the schema names in the config field `schema`. As in SQL, capitals count only in double quotes (seen live:
+    pg-schema).
 
     A text that is not SQL, such as a name with a blank, is returned unchanged as one name.
     """
@@ -172,8 +173,8 @@ async def conninfo(kind: str, fields: PostgresLogin, context: ToolContext) -> st
 
 
 def _assemble(fields: tuple[str, tuple[tuple[str, Any], ...]]) -> tuple[str, str, tuple[str, ...]]:
-    """Return the conninfo, its password and the files it names. Cached: libpq's parser takes 0.1 ms, twice a small
-    query's time.
+    """Return the conninfo (libpq's connection string) for an address and its settings. Also return the conninfo's
+    password and the files that the conninfo names. Cached: libpq's parser takes 0.1 ms, twice a small query's time.
 
     Raises:
         ConfigurationError: the address has a setting that playbooks may not use.

@@ -56,7 +56,8 @@ async def connect(conninfo: str) -> Any:
 
 
 async def _with_addresses(conninfo: str) -> str:
-    """Return the conninfo with its hosts' addresses. psycopg would look them up on the event loop.
+    """Return the conninfo (libpq's connection string) with the IP addresses of its hosts added. psycopg would look up
+    the addresses on the event loop.
 
     Raises:
         psycopg.OperationalError: no host has an address; the text is psycopg's.
@@ -222,8 +223,8 @@ def _bounded_class() -> Any:
     library_class: Any = psycopg.AsyncConnection
 
     class Bounded(library_class):  # type: ignore[misc]
-        """A psycopg connection that limits the bytes the server may send in an exchange. Without a limit, a huge value
-        could exhaust the memory, because libpq holds a whole value, row or notice in memory."""
+        """A psycopg connection that limits the bytes the server may send in answer to one request. Without a limit, a
+        huge value could exhaust the memory, because libpq holds a whole value, row or notice in memory."""
 
         exchange: _Exchange
 
@@ -236,8 +237,8 @@ def _bounded_class() -> Any:
             return await self._bounded(exchange, lambda counted: wait(counted, *arguments, **options))
 
         async def read(self, exchange: Any) -> Any:
-            """Wait for an exchange, like psycopg's `wait`. If this task is cancelled, the exchange goes on at the
-            server; `wait` would cancel the exchange."""
+            """Run a psycopg generator that talks to the server, like psycopg's `wait`, and return its result. If this
+            task is cancelled, the statement goes on at the server; `wait` would cancel the statement."""
             return await self._bounded(exchange, lambda counted: waiting.wait_async(counted, self.pgconn.socket, 1.0))
 
         async def _bounded(self, exchange: Any, drive: Callable[[Any], Any]) -> Any:

@@ -153,8 +153,8 @@ class _Pool:
             raise
 
     def release(self, member: _Member) -> None:
-        """Take a connection back from a command, and send the reset to the server. The next command reads the server's
-        answer to the reset."""
+        """Take a connection back from a command, and send the SQL that resets the connection for the next command. The
+        next command reads the server's answer to this SQL."""
         self._free()
         pq, pgconn, now = self._psycopg.pq, member.connection.pgconn, time.monotonic()
         if (
@@ -231,7 +231,8 @@ def _reset_sent(psycopg: Any, member: _Member) -> bool:
 
 
 async def _reset_answer(psycopg: Any, member: _Member) -> bool:
-    """Read the server's answer to the reset that followed the last command. Return False if the reset failed."""
+    """Read the server's answer to the SQL that reset the connection after its last command. Return False if the reset
+    failed."""
     pgconn = member.connection.pgconn
     statuses = (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK)
     went_through = True

@@ -77,8 +77,8 @@ def encoded(connection: Any, text: str) -> bytes:
 
 
 def _exchange(pgconn: Any, text: bytes, results: _Results) -> Generator[Any, Any, None]:
-    """Send the text and receive the results. psycopg drives this generator. If the task is cancelled, psycopg also
-    cancels the statement on the server."""
+    """Send the SQL `text` to the server, and add the server's results to `results`. psycopg drives this generator. If
+    the task is cancelled, psycopg also cancels the statement on the server."""
     psycopg = library()
     from psycopg import generators
 

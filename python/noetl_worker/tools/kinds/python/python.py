@@ -41,7 +41,7 @@ _BLOCK: Final = "# /// script"
 _LEAST_MEMORY_MB: Final = 32
 _NO_CODE: Final = "no code; give 'code', 'script' or 'code_b64'"
 _NO_RESULT: Final = {"status": "success", "message": "Code executed without explicit result variable"}
-"""Data that a step returns if its code has no result, as from the Python plane's own worker."""
+"""Data that a step returns if its code has no result, the same as NoETL's own Python worker returns."""
 _NO_ANSWER: Final = (
     "Python code ended with code 0 but without a result that can be read: its process was ended from inside "
     "(os._exit), or something else wrote to its socket; let the code run to its end, or use sys.exit(0)"
@@ -54,9 +54,9 @@ class PythonConfig:
 
     The code finds each key of `input` as a global, and the whole input as `args` and `input_data`. It also finds
     `context`, `variables`, `execution_id`, `step`, `auth`, the modules `json`, `os`, `uuid`, `datetime`, and `get_val`,
-    `deep_merge`, `now_utc`, `format_iso8601`, `make_serializable` as in the Python worker. On the Python plane, a text
-    in `input` is parsed if the text is an object or a list. The text may be JSON, or a value as Python prints it. Any
-    other text loses its last line break, as with the Python worker.
+    `deep_merge`, `now_utc`, `format_iso8601`, `make_serializable` as in NoETL's own Python worker. On the Python plane,
+    a text in `input` is parsed if the text is an object or a list. The text may be JSON, or a value as Python prints
+    it. Any other text loses its last line break, as with NoETL's own Python worker.
 
     Result: the value of a top-level `return`, else the global `result`, else the return value of `main()`. Code without
     a result gives `{stdout, stderr}`, and on the Python plane also `status` (`success`) and a `message`. `main()` may
@@ -69,8 +69,8 @@ class PythonConfig:
     exception's type as the code. The traceback is in stderr, from the code's first line on. A timeout keeps the output
     and adds a traceback of the running code.
 
-    differs-from-upstream: the Python worker runs the code in its own process. There a `print` is lost, an endless
-    loop never ends, and `os._exit` ends the worker.
+    differs-from-upstream: NoETL's Python worker runs the code inside the worker's process. There a `print` is lost,
+    an endless loop never ends, and `os._exit` ends the worker.
     """
 
     code: str | None = None
@@ -217,7 +217,8 @@ class PythonTool:
         self._runner.warm_up()
 
     async def aclose(self) -> None:
-        """End the template processes, from which the code's processes are forked, and close the connections."""
+        """End the template processes, from which the code's processes are forked, and close the HTTP connections for
+        fetching scripts."""
         if self._interpreters is not None:
             self._interpreters.end()
         await self._runner.aclose()

@@ -3,10 +3,11 @@
 Rhai does not limit the memory and stack of a single call: `replace` in a long text, closures in closures, values that
 contain themselves. So the script runs in its own process, with limits on memory and stack.
 
-The language is a superset of the two published dialects. `http_*` return maps with `status`, `body` and `error`. `args`
-is a map, and each member of `args` is a variable too. Values keep their JSON types.
+The language is a superset of NoETL's two published Rhai dialects. `http_*` return maps with `status`, `body` and
+`error`. `args` is a map, and each member of `args` is a variable too. Values keep their JSON types.
 
-differs-from-upstream: the published tool has no limits at all, allows `eval` and `import`, and ignores `timeout`.
+differs-from-upstream: NoETL's published `rhai` tool has no limits at all, allows `eval` and `import`, and ignores
+`timeout`.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class RhaiConfig:
 
 
 class RhaiTool:
-    """Tool of kind `rhai`. The script's process is forked from a template process, as in kind `python`. The process is
+    """Tool of kind `rhai`. A warm process forks the script's process, as in kind `python`. The script's process is
     killed at the deadline or when the command is cancelled."""
 
     kind: ClassVar[str] = "rhai"

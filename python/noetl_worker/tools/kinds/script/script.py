@@ -27,7 +27,7 @@ _STATUS: Final = {"succeeded": "completed", "failed": "failed", "timeout": "time
 
 @dataclass(frozen=True, slots=True)
 class ScriptConfig:
-    """Runs a Python script as a Kubernetes Job and waits for its end; the worker's slot is free meanwhile.
+    """Runs a Python script as a Kubernetes Job and waits for its end; the worker can run other commands meanwhile.
 
     The Job runs in the worker's own cluster, or in the cluster of the credential that `auth` names. The Job gets the
     script as a ConfigMap and `job.env` as a Secret, and Kubernetes removes both with the Job. The script gets the input

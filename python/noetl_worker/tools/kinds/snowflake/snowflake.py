@@ -288,7 +288,7 @@ async def session(settings: Mapping[str, Any]) -> AsyncIterator[SnowflakeSession
 
 
 class SnowflakeSession:
-    """A session whose calls all run in one thread, because the connector blocks."""
+    """A Snowflake session. All its calls run in a thread of its own, because Snowflake's connector blocks."""
 
     def __init__(self, connector: Any) -> None:
         self._connector = connector
@@ -436,5 +436,5 @@ def duckdb_type(column: Any) -> str:
 
 
 def library() -> Any:
-    """Return Snowflake's connector. Raises ConfigurationError if it is not installed."""
+    """Import and return `snowflake.connector`. Raises ConfigurationError if this module is not installed."""
     return requirements.library("snowflake.connector", "snowflake")

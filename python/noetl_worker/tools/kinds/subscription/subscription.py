@@ -41,9 +41,9 @@ class SubscriptionConfig(NatsLogin):
     operation: str = "poll"
     """Operation: poll messages, or ack, nack (or nak) or term messages of an earlier poll."""
     stream: str | None = None
-    """Stream of the consumer."""
+    """Name of the JetStream stream that the consumer reads."""
     consumer: str | None = None
-    """Durable pull consumer; it must exist."""
+    """Name of the durable pull consumer, which must exist."""
     batch: int = 100
     """poll: maximum number of messages; above 1000 counts as 1000."""
     timeout_ms: int = 1000

@@ -457,7 +457,7 @@ def _task_timeout_s(task: Task) -> float:
 
 def _task_output(data: JsonValue, outcome: Mapping[str, JsonValue]) -> JsonValue:
     """Return `output` as the templates in a task's `set` see it: the task's data, as on the Rust plane. A field missing
-    in the data is taken from the outcome, as on the Python plane."""
+    in the data (such as `status`) is taken from the task's `outcome`, as on the Python plane."""
     return WithFallback(data, outcome) if isinstance(data, Mapping) else data
 
 

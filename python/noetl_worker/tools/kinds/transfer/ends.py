@@ -86,7 +86,7 @@ class TransferSource(_EndConnection):
     max_response_bytes: int | None = None
     """http: a longer answer fails the transfer; absent: the 8 MiB of kind http."""
     data_path: str | None = None
-    """http: dotted path to the rows, `data.items`; absent: the answer itself."""
+    """http: dotted path to the rows in the answer, such as `data.items`; absent: the answer itself holds the rows."""
 
     def __post_init__(self) -> None:
         if self.type in ("postgres", "duckdb", "snowflake") and not (self.query or "").strip():
@@ -112,9 +112,9 @@ class TransferTarget(_EndConnection):
     table: str
     """Name of the table, also with its schema (`sales.orders`). Written as in SQL."""
     mapping: dict[str, str] = field(default_factory=dict)
-    """Same as the transfer's `mapping`."""
+    """Target column -> source column; the same as the transfer's own field `mapping`."""
     key: str | list[str] | None = None
-    """Same as the transfer's `key`."""
+    """Target columns that identify a row in an upsert; the same as the transfer's own field `key`."""
 
     def __post_init__(self) -> None:
         if not self.table.strip():

@@ -55,7 +55,7 @@ _DUCKDB_TYPES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class SourceReader:
-    """An opened source."""
+    """An opened source of a transfer: its columns, and a function that reads its rows in chunks."""
 
     columns: list[str]
     """Names of the columns, in order."""
@@ -212,8 +212,8 @@ async def _http(
 
 
 def without_rendering(context: ToolContext) -> ToolContext:
-    """Return a context whose `render` returns each value unchanged. The caller uses it if a template has produced the
-    whole source: `{{` in such data is no template."""
+    """Return a tool context whose `render` returns each value unchanged. The caller uses this context if the whole
+    `source` field was one template: `{{` in the rendered data is no template."""
     return context.with_render(lambda value, extra=None: value)
 
 

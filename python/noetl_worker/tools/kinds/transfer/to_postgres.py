@@ -204,8 +204,8 @@ def _element(value: Any, kind: str) -> Any:
 
 
 def _single(value: Any, kind: str) -> Any:
-    """Return a value in the server's own text form: psycopg would write UUIDs without dashes, true as `t`, and decimals
-    like `1E-7`."""
+    """Return a value for COPY in the text form that Postgres uses. psycopg would write UUIDs without dashes, true as
+    `t`, and decimals like `1E-7`."""
     value = without_json(value)
     if isinstance(value, uuid.UUID):
         return str(value)

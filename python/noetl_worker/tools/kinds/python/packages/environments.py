@@ -99,8 +99,8 @@ class PackageEnvironments:
         context: ToolContext,
         deadline: float | None,
     ) -> str:
-        """Build the environment, unless another worker has built the same environment meanwhile. Return the
-        environment's key in the store."""
+        """Build the environment with the packages `wanted`, unless another worker has built the same environment
+        meanwhile. Return the environment's key in the store."""
         settings = context.settings
         _keep_logins(settings.uv_config, context)
         async with AsyncExitStack() as turn:

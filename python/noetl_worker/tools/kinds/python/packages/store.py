@@ -82,7 +82,7 @@ class PackageStore:
 
     def lock_text(self, recipe: str) -> str | None:
         """Return the lock (the resolved versions) of a recipe, or None if the recipe was not resolved yet. A recipe is
-        the hash of requirements, interpreter and mode."""
+        a hash of the requirements, the interpreter and the setting NOETL_WORKER_PYTHON_PACKAGES."""
         with suppress(FileNotFoundError):
             return (self._locks / recipe).read_text(encoding="utf-8")
         return None
@@ -117,8 +117,8 @@ class PackageStore:
 
     @asynccontextmanager
     async def turn(self, deadline: float | None = None) -> AsyncIterator[Path]:
-        """Wait until nobody else builds on this machine. Yield a new directory for the build, and remove the directory
-        at the end.
+        """Wait until nobody else builds a package environment on this machine. Yield a new directory for the build, and
+        remove the directory at the end.
 
         Raises:
             ConfigurationError: the directory cannot be written.

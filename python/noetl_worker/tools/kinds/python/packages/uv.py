@@ -36,7 +36,7 @@ def uv_program() -> str | None:
 
 
 class Uv:
-    """Runs uv for one build.
+    """Runs the program uv to build one environment with Python packages.
 
     Args:
         run: starts a program.
@@ -67,14 +67,16 @@ class Uv:
         }
 
     async def resolve(self, requirements: tuple[str, ...], interpreter: str) -> Path:
-        """Return the lock: a file with every package that these requirements need, with version and hashes."""
+        """Resolve requirements to exact versions. Return the path of the lock, a file that lists every needed package
+        with version and hashes."""
         (self._directory / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
         words = ("requirements.txt", "-o", "lock.txt", "--python", interpreter, *self._mode)
         await self._uv("resolved", "pip", "compile", *words, "--generate-hashes", "--no-header", "--no-annotate")
         return self._directory / "lock.txt"
 
     async def install(self, lock: str, interpreter: str) -> Path:
-        """Return the directory of a new environment with the packages of a lock."""
+        """Install the packages that `lock` lists (the text of a lock file) into a new environment. Return the
+        environment's directory."""
         (self._directory / "wanted.txt").write_text(lock, encoding="utf-8")
         built = self._directory / "environment"
         await self._uv("installed", "venv", "--no-project", "--relocatable", "--python", interpreter, str(built))
