@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
 import pytest
 
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
@@ -18,7 +17,7 @@ from noetl_worker.testing import run_tool
 from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.script.script import ScriptTool
 from tool_settings import tool_settings
-from tools.cluster import FakeCluster, condition, terminated
+from tools.cluster import FakeCluster, completing
 from tools.containers import CREDENTIALS, call
 from unit.planes import ENVELOPE, URL, ScriptedTransport, answer, command, plane
 
@@ -104,13 +103,6 @@ async def test_workload_does_not_choose_the_playbook_that_a_command_is_of(dialec
 
 def allowed(names: str, own: str = "") -> ToolSettings:
     return tool_settings(NOETL_WORKER_KUBERNETES_ALLOW=names, NOETL_WORKER_KUBERNETES_OWN_SECRETS=own)
-
-
-def completing() -> FakeCluster:
-    def before(request: httpx.Request) -> httpx.Response | None:
-        return httpx.Response(201, json={}) if request.url.path.endswith(("/configmaps", "/secrets")) else None
-
-    return FakeCluster(condition("Complete"), container=terminated(0, "Completed"), before=before)
 
 
 def run_script(cluster: FakeCluster, job: Mapping[str, Any], settings: ToolSettings) -> Any:

@@ -1,4 +1,4 @@
-"""The part of the Kubernetes API that the `container` tool uses, after the API reference; no cluster was recorded."""
+"""The part of the Kubernetes API that tools use, after the API reference; no cluster was recorded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 JOBS = "/apis/batch/v1/namespaces/noetl/jobs"
-PODS = "/api/v1/namespaces/noetl/pods"
+CORE = "/api/v1/namespaces/noetl"
 Handler = Callable[[httpx.Request], httpx.Response | None]
 
 
@@ -35,12 +35,12 @@ class FakeCluster(httpx.AsyncBaseTransport):
         self,
         *statuses: dict[str, Any],
         container: dict[str, Any] | None = None,
-        log: str = "",
+        log: str | bytes = "",
         before: Handler | None = None,
     ) -> None:
         self.statuses = list(statuses)
         self.container, self.log, self.before = container, log, before
-        self.jobs: dict[str, dict[str, Any]] = {}
+        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.requests: list[httpx.Request] = []
         self.deleted: list[str] = []
 
@@ -51,25 +51,34 @@ class FakeCluster(httpx.AsyncBaseTransport):
         if early is not None:
             return early
         path = request.url.path
-        if (request.method, path) == ("POST", JOBS):
+        if request.method == "POST" and path in (JOBS, f"{CORE}/configmaps", f"{CORE}/secrets"):
             return self.create(json.loads(request.content))
         if request.method == "DELETE":
+            assert request.url.params["propagationPolicy"] == "Background"
             self.deleted.append(path.rpartition("/")[2])
             return httpx.Response(200, json={"kind": "Status", "status": "Success"})
         if path.startswith(f"{JOBS}/"):
             return self.look(path.rpartition("/")[2])
-        if path == PODS:
+        if path == f"{CORE}/pods":
             return httpx.Response(200, json={"kind": "PodList", "items": self.pods()})
         if path.endswith("/log"):
-            return httpx.Response(200, text=self.log)
+            return httpx.Response(200, content=self.log)
         return refusal(404, "the server could not find the requested resource")
 
-    def create(self, job: dict[str, Any]) -> httpx.Response:
-        name = job["metadata"]["name"]
-        if name in self.jobs:
-            return refusal(409, f'jobs.batch "{name}" already exists')
-        self.jobs[name] = {**job, "metadata": {**job["metadata"], "uid": f"uid-{len(self.jobs)}"}}
-        return httpx.Response(201, json=self.jobs[name])
+    def create(self, made: dict[str, Any]) -> httpx.Response:
+        kind, name = made["kind"], made["metadata"]["name"]
+        if (kind, name) in self.objects:
+            return refusal(409, f'"{name}" already exists')
+        self.objects[kind, name] = {**made, "metadata": {**made["metadata"], "uid": f"uid-{len(self.objects)}"}}
+        return httpx.Response(201, json=self.objects[kind, name])
+
+    @property
+    def jobs(self) -> dict[str, dict[str, Any]]:
+        return {name: one for (kind, name), one in self.objects.items() if kind == "Job"}
+
+    def last(self, wanted: str) -> dict[str, Any]:
+        """What was made last of this kind."""
+        return [one for (kind, _), one in self.objects.items() if kind == wanted][-1]
 
     def look(self, name: str) -> httpx.Response:
         if name not in self.jobs:
@@ -84,6 +93,11 @@ class FakeCluster(httpx.AsyncBaseTransport):
         status = {"phase": "Running", "containerStatuses": [{"name": "main", **self.container}]}
         new = {"metadata": {"name": "new-pod", "creationTimestamp": "2026-01-01T00:00:05Z"}, "status": status}
         return [new, old]
+
+
+def completing(**more: Any) -> FakeCluster:
+    """A cluster in which the Job is complete at the first look."""
+    return FakeCluster(condition("Complete"), container=terminated(0, "Completed"), **more)
 
 
 def refusal(status: int, message: str) -> httpx.Response:

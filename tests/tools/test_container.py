@@ -15,15 +15,10 @@ from noetl_worker.models import ToolStatus
 from noetl_worker.testing import RecordedLogger, run_tool
 from noetl_worker.tools.kinds.container.container import ContainerTool
 
-from .cluster import JOBS, FakeCluster, condition, refusal, terminated
+from .cluster import JOBS, FakeCluster, completing, condition, refusal, terminated
 from .containers import LABELS, call, refusing
 
 NAME = "noetl-container-step-42-"
-
-
-def completing(**more: Any) -> FakeCluster:
-    """A cluster in which the Job is complete at the first look."""
-    return FakeCluster(condition("Complete"), container=terminated(0, "Completed"), **more)
 
 
 def refused(cluster: FakeCluster, config: dict[str, Any] | None = None) -> ToolError:
