@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from faults.scene import children_of
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.registry import Registry
@@ -19,15 +20,6 @@ pytest.importorskip("duckdb")
 
 AT_ONCE = 8
 GROWTH_KB = 16 * 1024
-
-
-def below(process: int) -> list[int]:
-    """The processes below this one, at any depth."""
-    found = []
-    for task in Path(f"/proc/{process}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += [int(child), *below(int(child))]
-    return found
 
 
 def descriptors() -> int:
@@ -68,16 +60,16 @@ async def test_nothing_is_left_of_many_duckdb_commands(
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     registry = Registry(plugins=False, confinement=Confinement("basic", duckdb_bytes=256 << 20))
     me = os.getpid()
-    of_other_tests = set(below(me))
+    of_other_tests = set(children_of(me))
     try:
         await run_many(registry, max(count // 10, AT_ONCE), data)  # what is kept warm is there then
-        before = descriptors(), set(below(me)), memory_kb(me)
+        before = descriptors(), set(children_of(me)), memory_kb(me)
         await run_many(registry, count, data)
-        await until(lambda: len(below(me)) <= len(before[1]) + AT_ONCE, "the end of the processes of commands")
+        await until(lambda: len(children_of(me)) <= len(before[1]) + AT_ONCE, "the end of the processes of commands")
         assert descriptors() <= before[0] + 3 * AT_ONCE
         assert memory_kb(me) - before[2] < GROWTH_KB
         assert sorted(one.name for one in data.iterdir()) == ["a.duckdb", "out.csv"]
     finally:
         await registry.aclose()
-    await until(lambda: set(below(me)) <= of_other_tests, "the end of the template")
+    await until(lambda: set(children_of(me)) <= of_other_tests, "the end of the template")
     assert list(temporary.iterdir()) == []
