@@ -25,42 +25,30 @@ async def rows_of(registry: Registry, query: str) -> list[dict[str, Any]]:
     return rows
 
 
-async def test_each_command_draws_random_numbers_of_its_own() -> None:
+async def test_each_command_draws_random_numbers_of_its_own(registry: Registry) -> None:
     """A seed that is taken before the fork would give every command the same numbers and ids."""
-    registry = Registry(plugins=False)
-    try:
-        drawn = [(await rows_of(registry, "SELECT random() AS n, uuid()::varchar AS id"))[0] for _ in range(3)]
-        assert len({one["n"] for one in drawn}) == len({one["id"] for one in drawn}) == 3
-    finally:
-        await registry.aclose()
+    drawn = [(await rows_of(registry, "SELECT random() AS n, uuid()::varchar AS id"))[0] for _ in range(3)]
+    assert len({one["n"] for one in drawn}) == len({one["id"] for one in drawn}) == 3
 
 
-async def test_settings_are_those_of_an_instance_opened_for_the_command() -> None:
+async def test_settings_are_those_of_an_instance_opened_for_the_command(registry: Registry) -> None:
     import duckdb
 
     ours = "('allow_persistent_secrets', 'python_enable_replacements', 'memory_limit', 'max_memory', 'temp_directory')"
     of_a_terminal = "name NOT LIKE 'enable_progress%'"
     query = f"SELECT name, value FROM duckdb_settings() WHERE name NOT IN {ours} AND {of_a_terminal} ORDER BY name"
-    registry = Registry(plugins=False)
-    try:
-        fresh = [{"name": name, "value": value} for name, value in duckdb.connect().execute(query).fetchall()]
-        assert await rows_of(registry, query) == fresh
-    finally:
-        await registry.aclose()
+    fresh = [{"name": name, "value": value} for name, value in duckdb.connect().execute(query).fetchall()]
+    assert await rows_of(registry, query) == fresh
 
 
-async def test_file_is_whole_and_free_when_its_command_is_over(tmp_path: Path) -> None:
+async def test_file_is_whole_and_free_when_its_command_is_over(registry: Registry, tmp_path: Path) -> None:
     import duckdb
 
     file = tmp_path / "kept.duckdb"
-    registry = Registry(plugins=False)
-    try:
-        await rows_of(registry, f"ATTACH '{file}' AS kept; CREATE TABLE kept.t AS SELECT 7 AS n; FROM kept.t")
-        assert [one.name for one in tmp_path.iterdir()] == [file.name], "a log that is still to be applied"
-        with duckdb.connect(str(file)) as connection:
-            assert connection.execute("FROM t").fetchall() == [(7,)]
-    finally:
-        await registry.aclose()
+    await rows_of(registry, f"ATTACH '{file}' AS kept; CREATE TABLE kept.t AS SELECT 7 AS n; FROM kept.t")
+    assert [one.name for one in tmp_path.iterdir()] == [file.name], "a log that is still to be applied"
+    with duckdb.connect(str(file)) as connection:
+        assert connection.execute("FROM t").fetchall() == [(7,)]
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", None])

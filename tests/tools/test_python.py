@@ -248,25 +248,20 @@ def that_waits(pid_file: Path) -> str:
     return f"import os, time\nprint(os.getpid(), file=open({str(pid_file)!r}, 'w'), flush=True)\ntime.sleep(1000)"
 
 
-class Own:
-    """A registry of the test's own, with a template process of its own."""
-
-    def __init__(self) -> None:
-        self.registry = Registry(plugins=False)
-
-    async def run(self, code: str) -> Any:
-        return await self.registry.run_tool("python", {"code": code}, tool_context(registry=self.registry))
-
-
 @pytest.fixture
-async def own() -> AsyncIterator[Own]:
-    made = Own()
+async def own() -> AsyncIterator[Registry]:
+    """The test's own, with a template process of its own."""
+    made = Registry(plugins=False)
     yield made
-    await made.registry.aclose()
+    await made.aclose()
 
 
-async def test_cancelled_call_stops_the_group(own: Own, tmp_path: Path) -> None:
-    call = asyncio.ensure_future(own.run(that_waits(tmp_path / "pid")))
+async def run(own: Registry, code: str) -> Any:
+    return await own.run_tool("python", {"code": code}, tool_context(registry=own))
+
+
+async def test_cancelled_call_stops_the_group(own: Registry, tmp_path: Path) -> None:
+    call = asyncio.ensure_future(run(own, that_waits(tmp_path / "pid")))
     group = await started(tmp_path / "pid")
     assert members_of(group)
     call.cancel()
@@ -275,40 +270,40 @@ async def test_cancelled_call_stops_the_group(own: Own, tmp_path: Path) -> None:
     assert await until_gone(group) == []
 
 
-async def test_template_that_died_fails_its_commands_and_is_started_again(own: Own, tmp_path: Path) -> None:
-    waiting = asyncio.ensure_future(own.run(that_waits(tmp_path / "pid")))
+async def test_template_that_died_fails_its_commands_and_is_started_again(own: Registry, tmp_path: Path) -> None:
+    waiting = asyncio.ensure_future(run(own, that_waits(tmp_path / "pid")))
     group = await started(tmp_path / "pid")
     with pytest.raises(ToolError, match="template process died") as caught:
-        await asyncio.gather(waiting, own.run("import os\nos.kill(os.getppid(), 9)"))
+        await asyncio.gather(waiting, run(own, "import os\nos.kill(os.getppid(), 9)"))
     assert caught.value.retryable
     await asyncio.wait({waiting})
     assert await until_gone(group) == []
-    assert (await own.run("result = 1")).data == 1
+    assert (await run(own, "result = 1")).data == 1
 
 
 @linux_only
-async def test_template_of_a_warmed_up_kind_is_there_before_its_first_command(own: Own) -> None:
+async def test_template_of_a_warmed_up_kind_is_there_before_its_first_command(own: Registry) -> None:
     before = children_of(os.getpid())
-    own.registry.limit((), ["python"])
-    own.registry.warm_up(["python", "unknown"])
+    own.limit((), ["python"])
+    own.warm_up(["python", "unknown"])
     assert children_of(os.getpid()) == before, "a refused kind starts nothing"
-    own.registry.limit((), ())
-    own.registry.warm_up(["python"])
+    own.limit((), ())
+    own.warm_up(["python"])
     (template,) = set(children_of(os.getpid())) - set(before)
-    assert str((await own.run("import os\nresult = os.getppid()")).data) == template
+    assert str((await run(own, "import os\nresult = os.getppid()")).data) == template
 
 
-async def test_closed_registry_leaves_no_process(own: Own) -> None:
-    template = (await own.run("import os\nresult = os.getppid()")).data
-    await own.registry.aclose()
+async def test_closed_registry_leaves_no_process(own: Registry) -> None:
+    template = (await run(own, "import os\nresult = os.getppid()")).data
+    await own.aclose()
     assert await until_gone(template) == []
 
 
 @linux_only
-async def test_no_descriptors_and_no_zombies_stay(own: Own) -> None:
-    template = (await own.run("import os\nresult = os.getppid()")).data
+async def test_no_descriptors_and_no_zombies_stay(own: Registry) -> None:
+    template = (await run(own, "import os\nresult = os.getppid()")).data
     before = open_descriptors()
-    await asyncio.gather(*(own.run("result = 1") for _ in range(50)))
+    await asyncio.gather(*(run(own, "result = 1") for _ in range(50)))
     assert (open_descriptors() - before, children_of(template)) == (set(), [])
 
 

@@ -58,16 +58,14 @@ def test_timeout_leaves_the_table_as_it_was_and_ends_the_source(pg: Postgres) ->
     assert pg.sql(f"{running} and pid <> pg_backend_pid()") == [(0,)]
 
 
-async def test_cancelled_transfer_into_duckdb_lets_go_of_the_file(pg: Postgres, file: str) -> None:
+async def test_cancelled_transfer_into_duckdb_lets_go_of_the_file(pg: Postgres, file: str, registry: Registry) -> None:
     slow = "select i as id, pg_sleep(0.001)::text as name from generate_series(1, 100000) i"
     config = {"source": of(pg, slow), "target": into(file), "chunk_size": 10}
-    registry = Registry(plugins=False)
     call = asyncio.ensure_future(registry.run_tool("transfer", config, tool_context(registry=registry)))
     await asyncio.wait({call}, timeout=0.5)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await registry.aclose()
     assert in_duckdb(file, "select count(*) from information_schema.tables") == [(0,)]
 
 
