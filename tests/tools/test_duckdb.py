@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -285,9 +284,3 @@ async def test_many_at_once(registry: Registry) -> None:
     queries = [{"query": f"select {n} as n"} for n in range(20)]
     found = await asyncio.gather(*(registry.run_tool("duckdb", query, context) for query in queries))
     assert [result.data["rows"][0]["n"] for result in found] == list(range(20))
-
-
-def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "duckdb", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'noetl-worker\[duckdb\]'"):
-        query("select 1")

@@ -338,12 +338,6 @@ async def test_user_and_database_are_postgres_unless_given(given: Any, user: str
     assert (parts.get("user"), parts.get("dbname")) == (user, database)
 
 
-def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'noetl-worker\[postgres\]'"):
-        run_tool("postgres", {"query": "select 1", "host": "h"})
-
-
 def test_login_by_the_user_of_the_process_works(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGPASSWORD", "of-the-worker")
     user = pwd.getpwuid(os.geteuid()).pw_name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -353,6 +354,16 @@ def test_tool_that_gives_no_result_is_an_error() -> None:
 
     with pytest.raises(ConfigurationError, match=r"echo: run\(\) gave dict, a ToolResult is needed"):
         run_tool(Wrong(), {"query": "q"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "library"), [("duckdb", "duckdb"), ("postgres", "psycopg"), ("snowflake", "snowflake")]
+)
+def test_missing_library_names_the_extra(kind: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    login = {"host": "h", "account": "a", "user": "u", "password": "p"}
+    with pytest.raises(ConfigurationError, match=rf"pip install 'noetl-worker\[{kind}\]'"):
+        run_tool(kind, {"query": "select 1", **login})
 
 
 def test_noop_gives_its_result_back() -> None:

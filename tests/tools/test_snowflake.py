@@ -14,8 +14,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
-from noetl_worker.testing import arun_tool, run_tool, tool_context
-from noetl_worker.tools.registry import Registry
+from noetl_worker.testing import arun_tool, run_tool
 from patience import PATIENCE_S
 
 from .databases import Postgres
@@ -168,9 +167,7 @@ class Gate:
 
 async def cancelled_at(gate: Gate) -> None:
     """A command that is cancelled there."""
-    registry = Registry(plugins=False)
-    context = tool_context(registry=registry)
-    call = asyncio.ensure_future(registry.run_tool("snowflake", {"query": "select 1", **SIGN_IN}, context))
+    call = asyncio.ensure_future(arun_tool("snowflake", {"query": "select 1", **SIGN_IN}))
     await asyncio.to_thread(gate.is_reached.wait, PATIENCE_S)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -230,12 +227,6 @@ async def test_session_that_cannot_be_closed_is_no_error_of_the_loop(snow: FakeS
     assert (await arun_tool("snowflake", {"query": "select 1 as i", **SIGN_IN})).data["rows"] == [{"I": 1}]
     gc.collect()
     assert told == []
-
-
-def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "snowflake", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'noetl-worker\[snowflake\]'"):
-        query("select 1")
 
 
 def test_connector_has_the_names_that_are_used() -> None:
