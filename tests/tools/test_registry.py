@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 
@@ -194,6 +194,20 @@ def test_fields_are_rendered_once_and_raw_ones_never() -> None:
         {"query": "{{ sly }}", "template": "{{ x }}", "input": {"n": "{{ x }}"}}, variables={"sly": "{{ x }}", "x": 5}
     ).config
     assert (config.query, config.template, config.input) == ("{{ x }}", "{{ x }}", {"n": 5})
+
+
+class Large(dict[str, Any]):
+    """Variables of many megabytes: that something goes through them must not happen."""
+
+    def walked_through(self, *_: Any) -> NoReturn:
+        raise AssertionError("copied, or walked through")
+
+    __copy__ = __deepcopy__ = __iter__ = keys = items = values = walked_through  # type: ignore[assignment]
+
+
+def test_trap_25_variables_are_not_copied_for_a_render() -> None:
+    names = ["{{ big.x }}", "x is {{ big.x }}"] * 50
+    assert prepare({"query": "q", "names": names}, variables={"big": Large(x=7)}).config.names == ["7", "x is 7"] * 50
 
 
 def test_template_error_names_kind_and_field() -> None:

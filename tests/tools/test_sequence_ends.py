@@ -51,12 +51,6 @@ def test_failure_that_a_tool_returned_is_none_that_it_raised(tasks: list[dict[st
     assert not isinstance(error, RaisedFailure)
 
 
-def test_list_whose_rules_go_on_after_what_a_task_raised_is_a_success() -> None:
-    handled = {**RAISES, "spec": rules({"when": ON_ERROR, "then": {"do": "continue"}})}
-    ended = go([handled, {"name": "b", "kind": "stub", "say": 2}])
-    assert (ended.status, ended.error, ended.data["results"]["b"]) == (ToolStatus.SUCCESS, None, 2)
-
-
 @pytest.mark.parametrize("dialect", Dialect)
 def test_task_that_never_ran_is_in_no_result(dialect: Dialect) -> None:
     tasks = [{"name": "a", "kind": "stub", "say": 1}, {"name": "b", "kind": "stub", "say": 2}]
