@@ -164,9 +164,10 @@ async def test_rows_beyond_one_answer_come_in_several(duckdb: Duckdb) -> None:
 
 
 async def test_opening_that_fails_leaves_no_process(duckdb: Duckdb, tmp_path: Path) -> None:
+    file = str(tmp_path / "none" / "a.duckdb")
     for _ in range(3):
-        with pytest.raises(ToolError, match="Failed to open database"):
-            async with duckdb.opened(Opening("transfer", str(tmp_path / "none" / "a.duckdb")), ToolSettings()):
+        with pytest.raises(ToolError, match=f"Failed to open database '{file}'"):
+            async with duckdb.opened(Opening("transfer", file), ToolSettings()):
                 raise AssertionError("it is not opened")
     async with duckdb.opened(Opening("transfer"), ToolSettings()) as session:
         assert await session.execute("t", "select 1") == [[1]]

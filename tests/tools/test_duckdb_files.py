@@ -40,11 +40,6 @@ def test_memory_is_not_shared_between_commands(config: dict[str, Any]) -> None:
         query("select i from t", **config)
 
 
-def test_no_file_in_no_directory() -> None:
-    with pytest.raises(ToolError, match=r"Failed to open database '/no/such/x\.db'"):
-        query("select 1", database="/no/such/x.db")
-
-
 @pytest.fixture
 def scoped(tmp_path: Path) -> ToolSettings:
     return tool_settings(NOETL_DATA_DIR=str(tmp_path / "data"))

@@ -130,13 +130,3 @@ def test_other_statuses_are_failures_with_the_data_kept(status: int, kind: str, 
     assert result.error == ToolFailure(f"HTTP {status} response", kind, retryable, str(status))
     assert result.data["data"] == {"why": 1}
     assert result.exit_code == 1
-
-
-def test_redirects_are_followed_unless_switched_off() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/path":
-            return httpx.Response(302, headers={"Location": "/other"})
-        return httpx.Response(200, text="there")
-
-    assert call({}, answer).data["body"] == "there"
-    assert call({"follow_redirects": False}, answer).data["status_code"] == 302

@@ -272,9 +272,10 @@ def test_credentials_do_not_follow_a_redirect_to_another_host(server: ToolServer
     assert (seen.headers["x-plain"], seen.headers["x-mine"]) == ("1", "m")
 
 
-def test_credentials_follow_a_redirect_on_the_same_host(server: ToolServer) -> None:
+def test_redirect_on_the_same_host_is_followed_with_the_credentials_unless_switched_off(server: ToolServer) -> None:
     result = get(server, "/redirect?to=/echo", auth={"type": "api_key", "token": "k"})
     assert result.data["data"]["headers"]["x-api-key"] == "k"
+    assert get(server, "/redirect?to=/echo", follow_redirects=False).data["status_code"] == 302
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,3 @@ def test_a_kind_that_cannot_be_run_is_refused_before_it_starts() -> None:
         ConfigurationError, match=r"^Tool not found: cursor_worker is not run .*: a cursor loop is leased"
     ):
         Registry(plugins=False).prepare("cursor_worker", cursor, tool_context())
-    with pytest.raises(ConfigurationError) as caught:
-        Registry(plugins=False).prepare("iterator", {"items": []}, tool_context())
-    assert str(caught.value) == (
-        "Tool not found: iterator is not run by this worker: write loop: {in: ..., iterator: ...} on the step"
-    )

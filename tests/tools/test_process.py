@@ -38,10 +38,6 @@ async def stopped_late(script: str, **options: Any) -> process.Finished:
     return await with_time(lambda timeout_s: sh(script, timeout_s=timeout_s, **options), lambda found: found.stdout)
 
 
-async def test_standard_input_is_empty() -> None:
-    assert (await sh("cat")).stdout == ""
-
-
 async def test_group_that_ignores_sigterm_is_killed_after_the_grace() -> None:
     script = "trap '' TERM; echo $$; while :; do sleep 1; done"
     began = time.monotonic()
