@@ -71,13 +71,13 @@ def test_nested_expression_is_a_finding(form: str, depth: int) -> None:
 
 
 def test_valid_playbook_of_many_arcs_is_read_in_seconds() -> None:
-    """(no attack) 50 steps with 50 arcs each, 150 in `make faults`."""
+    """(no attack) 50 steps with 50 arcs each, 150 in `make faults`, and no condition twice."""
     lines = [f"{HEAD}workload: {{a: 1}}", "workflow:"]
     names = ["start", *(f"s{number}" for number in range(ARCS - 1))]
-    for name in names:
+    for row, name in enumerate(names):
         lines.append(f"  - step: {name}\n    tool: {{kind: noop}}\n    next:\n      arcs:")
         for number, target in enumerate(names[1:]):
-            lines.append(f"      - {{step: {target}, when: '{{{{ workload.a == {number} }}}}'}}")
+            lines.append(f"      - {{step: {target}, when: '{{{{ workload.a == {row * ARCS + number} }}}}'}}")
     text = "\n".join(lines)
     began = cpu_s()
     found = inspect_text(text, "p.yaml", Registry())
