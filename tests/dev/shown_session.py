@@ -19,7 +19,8 @@ from noetl_worker.models import Dialect
 
 async def session(path: Path, shown: io.StringIO, **given: Any) -> int:
     """The exit code; what it shows is written to `shown`."""
-    console = Console(file=shown, width=200, force_terminal=given.pop("terminal", False))
+    look = {"width": given.pop("width", 200), "force_terminal": given.pop("terminal", False)}
+    console = Console(file=shown, color_system=None, **look)
     known = {"dialect": Dialect.PYTHON, "keep": False, "as_json": False, "worker_factory": local_worker}
     return await run_playbook(path, given.pop("overrides", {}), console=console, **{**known, **given})
 

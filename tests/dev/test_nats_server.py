@@ -16,32 +16,24 @@ from noetl_worker.authoring.dev.nats_server import CommandStream, NatsServer
 from noetl_worker.errors import JetStreamError
 
 
-async def test_a_started_server_takes_connections_at_once() -> None:
+async def test_started_server_takes_connections_at_once_and_a_restart_keeps_port_and_store() -> None:
     async with NatsServer() as server:
-        connection = await nats.connect(server.url, allow_reconnect=False)
-        assert connection.is_connected
-        assert server.pid is not None
-        await connection.close()
-    assert server.pid is None
-
-
-async def test_restart_keeps_port_and_store() -> None:
-    async with NatsServer() as server:
+        before = await nats.connect(server.url, allow_reconnect=False)
         stream = CommandStream(server.url, stream="S", subject="s", storage="file")
         await stream.open()
         assert await stream.publish([("s", b"one"), ("s.pool.1", b"two")])
         url, pid = server.url, server.pid
-        before = await nats.connect(server.url)
         while (await before.jetstream().stream_info("S")).state.messages < 2:
             await asyncio.sleep(0.01)  # a publish without an acknowledgement is stored a moment later
         await before.close()
         await stream.close()
         await server.restart()
         assert (server.url, server.pid != pid) == (url, True)
-        connection = await nats.connect(server.url)
+        connection = await nats.connect(server.url, allow_reconnect=False)
         info = await connection.jetstream().stream_info("S")
         assert info.state.messages == 2
         await connection.close()
+    assert server.pid is None
 
 
 async def test_stream_lists_both_subjects_and_an_older_one_is_extended() -> None:

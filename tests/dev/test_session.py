@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 from dev.shown_session import interrupted_session, session
 from noetl_worker.cli.dev import reporting
 from noetl_worker.cli.local_worker import local_worker
-from noetl_worker.models import Dialect
 from noetl_worker.pipeline.outbox.dev_token import token_file
 from patience import until
 
@@ -56,16 +54,6 @@ async def test_worker_is_told_the_kinds_of_a_playbook_before_its_first_command(t
     text = one_step("[{one: {kind: noop}}, {two: {kind: python, code: result = 1}}]")
     code, _ = await run_file(written(tmp_path, text), worker_factory=worker)
     assert (code, told) == (0, [{"noop", "python"}])
-
-
-async def test_playbook_that_stands_still_ends_the_session_and_says_so(tmp_path: Path) -> None:
-    """The real plane would keep it running for ever (recorded: arcs-none-match)."""
-    text = one_step("{kind: noop}") + "    next: {arcs: [{step: last, when: '{{ 1 > 2 }}'}]}\n"
-    code, shown = await run_file(
-        written(tmp_path, f"{text}  - step: last\n    tool: {{kind: noop}}\n"), dialect=Dialect.RUST
-    )
-    assert code == 1
-    assert re.search(r"nothing follows: \S+p\.yaml:\d+: no arc of step 'start' leads on", shown)
 
 
 async def test_overrides_reach_the_workload_at_any_depth(tmp_path: Path) -> None:

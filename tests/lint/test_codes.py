@@ -72,7 +72,7 @@ def test_page_is_what_make_docs_gives() -> None:
 
 @pytest.mark.parametrize("text", [text for text, _ in UNREADABLE], ids=[said for _, said in UNREADABLE])
 def test_text_that_is_not_yaml_is_an_error(text: str) -> None:
-    assert "error" in {one.severity for one in inspect_text(text, "p.yaml", REGISTRY)}
+    assert [(one.code, one.severity) for one in inspect_text(text, "p.yaml", REGISTRY)] == [("NW100", "error")]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -97,12 +97,6 @@ def test_no_text_ends_in_anything_but_findings(seed: int) -> None:
 def test_text_that_is_no_playbook_is_one_error(text: str) -> None:
     found = inspect_text(text, "p.yaml", REGISTRY)
     assert [one.severity for one in found if one.code in ("NW100", "NW104", "NW105")][:1] == ["error"]
-
-
-def test_aliases_of_aliases_are_not_followed_without_end() -> None:
-    names = [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 10)]
-    found = inspect_text("\n".join(["a0: &a0 [1]", *names]), "p.yaml", REGISTRY)
-    assert [one.code for one in found] == ["NW100"]
 
 
 @pytest.mark.parametrize(

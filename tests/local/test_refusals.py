@@ -117,6 +117,7 @@ def test_run_that_stands_still_has_the_line_of_the_arcs(tmp_path: Path) -> None:
         '    next: {arcs: [{step: two, when: "{{ false }}"}]}\n'
     )
     file, ended = run(tmp_path, text, "rust")
+    assert ended.code == 1, "the real plane would keep it running for ever (recorded: arcs-none-match)"
     assert f"  nothing follows: {file}:9: no arc of step 'start' leads on; " in ended.out
     _, ended = run(tmp_path, text, "rust", "--json")
     assert json.loads(ended.out.splitlines()[-1])["at"] == f"{file}:9"

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from noetl_worker.authoring.dev.session import run_playbook
-from noetl_worker.cli.local_worker import local_worker
+from dev.shown_session import session
 from noetl_worker.models import Dialect
 
 WIDTH = 60
@@ -33,24 +31,16 @@ workflow:
 """
 
 
-async def shown(folder: Path, dialect: Dialect, *, as_json: bool = False) -> list[str]:
+async def shown(folder: Path, **given: Any) -> list[str]:
     (folder / "p.yaml").write_text(PLAYBOOK, encoding="utf-8")
     stream = io.StringIO()
-    await run_playbook(
-        folder / "p.yaml",
-        {},
-        dialect=dialect,
-        keep=False,
-        as_json=as_json,
-        worker_factory=local_worker,
-        console=Console(file=stream, force_terminal=not as_json, width=WIDTH, color_system=None),
-    )
+    await session(folder / "p.yaml", stream, width=WIDTH, **given)
     return stream.getvalue().splitlines()
 
 
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_output_takes_three_rows_at_most_and_a_passed_failure_is_named(tmp_path: Path, dialect: Dialect) -> None:
-    lines = await shown(tmp_path, dialect)
+    lines = await shown(tmp_path, dialect=dialect, terminal=True)
     outputs = [line for line in lines if "long long" in line]
     assert len(outputs) >= 2
     assert max(map(len, outputs)) <= 3 * WIDTH
@@ -59,6 +49,6 @@ async def test_output_takes_three_rows_at_most_and_a_passed_failure_is_named(tmp
 
 
 async def test_passed_failure_is_a_field_of_its_json_line(tmp_path: Path) -> None:
-    lines: list[Any] = [json.loads(line) for line in await shown(tmp_path, Dialect.RUST, as_json=True)]
+    lines: list[Any] = [json.loads(line) for line in await shown(tmp_path, dialect=Dialect.RUST, as_json=True)]
     done = [line for line in lines if line["event"] == "done" and line["step"] == "each"]
     assert [line["let_pass"] for line in done] == ["fetch: HTTP 401 response"] * 2
