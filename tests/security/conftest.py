@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 import loops
+from tools import conftest as of_tools
 from tools.http_server import ToolServer, as_json
-from tools.one_template import ended_afterwards
 
 from .commands import end_workers
+
+one_template_a_file, registry, server = of_tools.one_template_a_file, of_tools.registry, of_tools.server
 
 
 @pytest.fixture(scope="session")
@@ -24,18 +26,6 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 def no_worker_stays() -> Iterator[None]:
     yield
     end_workers()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_template_a_file() -> Iterator[None]:
-    with ended_afterwards():
-        yield
-
-
-@pytest.fixture
-def server() -> Iterator[ToolServer]:
-    with ToolServer() as running:
-        yield running
 
 
 @pytest.fixture

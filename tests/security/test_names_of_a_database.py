@@ -69,10 +69,9 @@ def test_each_name_of_a_file_is_that_file(name: str, there: Path) -> None:
     assert query(name.format(there=there), "FROM t", read_only=True) == [{"i": 1}, {"i": 2}]
 
 
-async def test_commands_of_one_file_take_turns_whatever_they_call_it(there: Path) -> None:
+async def test_commands_of_one_file_take_turns_whatever_they_call_it(there: Path, registry: Registry) -> None:
     """Another name for an open file, to use its secrets."""
     os.mkfifo(pipe := there / "pipe")
-    registry = Registry(plugins=False)
 
     def command(name: str, text: str) -> asyncio.Future[Any]:
         config = {"database": name.format(there=there), "query": text}
@@ -88,7 +87,6 @@ async def test_commands_of_one_file_take_turns_whatever_they_call_it(there: Path
     assert (await b).data["rows"] == [{"n": 0}]
     assert done == set()
     assert [one.data["rows"] for one in await asyncio.gather(*others)] == [[{"i": 1}]] * len(NAMES)
-    await registry.aclose()
 
 
 @pytest.mark.sweep  # the file is waited for for half a minute

@@ -159,7 +159,7 @@ THREADED: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", THREADED)
 async def test_kind_that_is_refused_a_thread_has_its_command_returned(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others use up processes and threads."""
     pytest.importorskip("duckdb")
@@ -167,17 +167,13 @@ async def test_kind_that_is_refused_a_thread_has_its_command_returned(
     account.install(monkeypatch)
     (tmp_path / "rows.csv").write_text("a\n1\n")
     kind, config = THREADED[name]
-    registry = Registry(plugins=False)
     context = tool_context(registry=registry)
-    try:
-        await registry.run_tool("noop", {}, context)
-        with monkeypatch.context() as short:
-            short.setattr("threading.Thread.start", refused)
-            with pytest.raises(ResourceShortage):
-                await registry.run_tool(kind, placed(config, directory=tmp_path), context)
-        await registry.run_tool("noop", {}, context)
-    finally:
-        await registry.aclose()
+    await registry.run_tool("noop", {}, context)
+    with monkeypatch.context() as short:
+        short.setattr("threading.Thread.start", refused)
+        with pytest.raises(ResourceShortage):
+            await registry.run_tool(kind, placed(config, directory=tmp_path), context)
+    await registry.run_tool("noop", {}, context)
     assert account.connected == []
     assert not (tmp_path / "t.duckdb").exists()
     assert not (tmp_path / "meta.ducklake").exists()
@@ -198,20 +194,18 @@ def test_call_that_was_refused_a_thread_never_runs() -> None:
         started(executor, lambda: None)
 
 
-async def test_snowflake_that_finds_no_descriptor_has_its_command_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_snowflake_that_finds_no_descriptor_has_its_command_returned(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """(no attack) The connector tries until the time is up, or says that it could not connect, and not why."""
     pytest.importorskip("duckdb")
     account = FakeSnowflake()
     account.install(monkeypatch)
     account.refuse = OperationalError("250001: Could not connect to Snowflake backend after 2 attempt(s)")
     kind, config = THREADED["snowflake"]
-    registry, seen = Registry(plugins=False), []
-    context = tool_context(registry=registry)
-    try:
-        for around in (nullcontext, without_descriptors):
-            with pytest.raises(ToolError) as caught, around():
-                await registry.run_tool(kind, config, context)
-            seen.append(caught.type)
-    finally:
-        await registry.aclose()
+    seen, context = [], tool_context(registry=registry)
+    for around in (nullcontext, without_descriptors):
+        with pytest.raises(ToolError) as caught, around():
+            await registry.run_tool(kind, config, context)
+        seen.append(caught.type)
     assert seen == [ToolError, ResourceShortage]

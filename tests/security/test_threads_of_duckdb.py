@@ -18,10 +18,9 @@ from noetl_worker.tools.registry import Registry
 COMMANDS = 8
 
 
-async def test_sql_that_waits_for_a_pipe_does_not_hold_up_other_commands(tmp_path: Path) -> None:
+async def test_sql_that_waits_for_a_pipe_does_not_hold_up_other_commands(registry: Registry, tmp_path: Path) -> None:
     """SQL opens a named pipe that nobody writes to."""
     pytest.importorskip("duckdb")
-    registry = Registry(plugins=False)
     pipes = [tmp_path / f"pipe-{number}" for number in range(COMMANDS)]
 
     async def query(sql: str) -> Any:
@@ -30,16 +29,13 @@ async def test_sql_that_waits_for_a_pipe_does_not_hold_up_other_commands(tmp_pat
     for pipe in pipes:
         os.mkfifo(pipe)
     waiting = [asyncio.ensure_future(query(f"SELECT * FROM read_text('{pipe}')")) for pipe in pipes]
-    try:
-        writers = [await asyncio.to_thread(os.open, pipe, os.O_WRONLY) for pipe in pipes]  # each has come to its pipe
-        result = await query("SELECT 1 AS one")
-        assert result.data["rows"] == [{"one": 1}]
-        assert not any(one.done() for one in waiting)
-        for writer in writers:
-            os.close(writer)
-        await asyncio.gather(*waiting)
-    finally:
-        await registry.aclose()
+    writers = [await asyncio.to_thread(os.open, pipe, os.O_WRONLY) for pipe in pipes]  # each has come to its pipe
+    result = await query("SELECT 1 AS one")
+    assert result.data["rows"] == [{"one": 1}]
+    assert not any(one.done() for one in waiting)
+    for writer in writers:
+        os.close(writer)
+    await asyncio.gather(*waiting)
 
 
 async def test_worker_whose_sql_waits_for_a_pipe_ends_when_it_is_stopped(tmp_path: Path) -> None:
