@@ -58,12 +58,8 @@ async def worker(request: pytest.FixtureRequest) -> AsyncIterator[Worker]:
     await made.registry.aclose()
 
 
-@pytest.fixture
-async def free_worker() -> AsyncIterator[Worker]:
-    """A worker without isolation, where the parent of a command is the template."""
-    made = Worker("off")
-    yield made
-    await made.registry.aclose()
+OFF = pytest.mark.parametrize("worker", ["off"], indirect=True)
+"""A worker without isolation, where the parent of a command is the template."""
 
 
 def environment(place: Path, *options: str, python: str = sys.executable) -> Path:
@@ -154,18 +150,17 @@ async def test_what_an_environment_runs_at_a_start_runs_in_each_command_and_not_
     assert await worker.data(other, "result = hasattr(sys, 'ran_in')") is False
 
 
+@OFF
 @linux_only
-async def test_fifth_interpreter_ends_the_template_that_was_used_least_recently(
-    free_worker: Worker, tmp_path: Path
-) -> None:
+async def test_fifth_interpreter_ends_the_template_that_was_used_least_recently(worker: Worker, tmp_path: Path) -> None:
     first, second, *others = [copied(tmp_path / str(number)) for number in range(other_interpreters.MOST_WARM + 1)]
-    templates = {one: await free_worker.data(one, "result = os.getppid()") for one in (first, second, *others[:-1])}
-    assert await free_worker.data(first, "result = os.getppid()") == templates[first]
-    await free_worker.data(others[-1], "result = 1")
+    templates = {one: await worker.data(one, "result = os.getppid()") for one in (first, second, *others[:-1])}
+    assert await worker.data(first, "result = os.getppid()") == templates[first]
+    await worker.data(others[-1], "result = 1")
     assert await until_gone(templates.pop(second)) == []
     for interpreter, template in templates.items():
-        assert await free_worker.data(interpreter, "result = os.getppid()") == template
-    await free_worker.registry.aclose()
+        assert await worker.data(interpreter, "result = os.getppid()") == template
+    await worker.registry.aclose()
     for template in templates.values():
         assert await until_gone(template) == []
 
@@ -219,15 +214,16 @@ async def test_program_that_is_no_interpreter_says_so_itself(worker: Worker, tmp
         await worker.run(program, "result = 1")
 
 
+@OFF
 @linux_only
-async def test_program_that_was_replaced_has_a_template_of_its_own(free_worker: Worker, tmp_path: Path) -> None:
+async def test_program_that_was_replaced_has_a_template_of_its_own(worker: Worker, tmp_path: Path) -> None:
     other = copied(tmp_path / "other")
-    before = await free_worker.data(other, "result = os.getppid()")
+    before = await worker.data(other, "result = os.getppid()")
     new = other.with_name("new")
     new.write_bytes(other.read_bytes())
     new.chmod(0o755)
     new.rename(other)
-    after = await free_worker.data(other, "result = [os.getppid(), os.path.realpath('/proc/self/exe')]")
+    after = await worker.data(other, "result = [os.getppid(), os.path.realpath('/proc/self/exe')]")
     assert after[0] != before
     assert after[1] == str(other.resolve())
 
