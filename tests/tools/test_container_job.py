@@ -185,11 +185,6 @@ def test_names_fit_kubernetes_whatever_the_step_is_called() -> None:
         assert 0 < len(label) <= 63
 
 
-def test_a_list_valued_command_of_numbers_is_text() -> None:
-    """A list was refused where text was expected."""
-    assert container_of({"command": ["sleep", 5]})["command"] == ["sleep", "5"]
-
-
 def test_credential_may_be_named_as_in_every_kind() -> None:
     """protocol/tasks.md#fields: {source: credential, key: alias}; it was taken for the credential's own data."""
     cluster = FakeCluster({})
