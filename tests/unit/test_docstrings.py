@@ -43,14 +43,14 @@ VERBS: Final = re.findall(
     """
     Ack Acknowledge Act Add Adjust Allow Answer Apply Ask Attribute Await Begin Build Call Cancel Carry
     Change Charge Check Claim Clear Close Collect Combine Compare Compile Compress Confine Connect Convert
-    Copy Count Create Cut Decide Decode Decompress Define Delete Deny Describe Do Drive Drop Encode End
-    Escape Evaluate Exclude Execute Expand Extend Fail Fetch Find Flush Forget Fork Format Free Give Go
-    Guard Guess Handle Have Hide Hold Ignore Import Install Issue Join Keep Kill Lay Leave Let Limit List
-    Listen Load Lock Log Look Make Mark Match Measure Merge Move Nak Name Note Open Parse Pass Pause Poll
-    Prepare Print Process Provide Publish Pull Put Queue Quote Raise Rate Read Reap Record Redact Refuse
-    Register Remember Remove Render Repeat Replace Report Request Resolve Return Run Say Search Send Serve
-    Set Shorten Show Shut Sign Signal Sleep Split Start Step Stop Store Submit Subscribe Subtract Summarise
-    Switch Take Tell Test Toggle Try Turn Update Use Wait Warn Watch Withdraw Work Wrap Write Yield
+    Copy Count Create Cut Decide Decode Define Delete Deny Describe Do Drive Drop Encode End Escape Evaluate
+    Exclude Execute Expand Extend Fail Fetch Find Flush Forget Fork Format Free Give Go Guard Guess Handle
+    Have Hide Hold Ignore Import Install Issue Join Keep Kill Lay Leave Let Limit List Listen Load Lock Log
+    Look Make Mark Match Measure Merge Move Nak Name Note Open Parse Pass Pause Poll Prepare Print Process
+    Provide Publish Pull Put Queue Quote Raise Rate Read Reap Record Redact Refuse Register Remember Remove
+    Render Repeat Replace Report Request Resolve Return Run Say Search Send Serve Set Shorten Show Shut Sign
+    Signal Sleep Split Start Step Stop Store Submit Subscribe Subtract Summarise Switch Take Tell Test
+    Toggle Try Turn Update Use Wait Warn Watch Withdraw Work Wrap Write Yield
     """,
 )
 """Imperatives that begin the docstrings of functions, sorted. A new docstring may need a further one."""

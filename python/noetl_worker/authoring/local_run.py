@@ -142,7 +142,8 @@ class LocalRun:
     async def run(
         self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane, progress: Progress | None = None
     ) -> LocalResult:
-        """Run a command to its end, and return its outcome and the requests that were not sent.
+        """Run a command to its end. Return its outcome, and the requests that would change the plane, which are not
+        sent.
 
         Args:
             body: the plane's response to a claim of the command.

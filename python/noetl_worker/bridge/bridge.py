@@ -55,8 +55,8 @@ class BridgeOptions:
     forward: FeedAddress | None = None
     """Address of upstream's writer, the program that fills the feed of a control plane without NATS.
 
-    The writer gets the command records of the system pool. None: these records go to JetStream, as all others do.
-    """
+    The bridge sends it only the commands of the pool `system`, which upstream's own worker runs. None: these commands
+    go to JetStream, as all others do."""
     claims: tuple[FeedAddress, ...] = ()
     """Addresses of the coordinators, upstream's programs from which the bridge takes commands. Each serves one shard of
     upstream's command feed."""
@@ -83,7 +83,8 @@ def run_bridge(settings: Settings, options: BridgeOptions) -> int:
 
 
 class Bridge:
-    """A bridge process. `run()` returns its exit code."""
+    """The bridge process: puts the commands of a control plane without NATS into JetStream. `run()` returns its exit
+    code."""
 
     def __init__(self, settings: Settings, options: BridgeOptions) -> None:
         self.settings, self.options = settings, options
@@ -112,7 +113,8 @@ class Bridge:
     # ── the life ──
 
     async def run(self) -> int:
-        """Move commands from upstream's command feed into JetStream until a stop is requested. Return the exit code.
+        """Move commands from the control plane's command feed into JetStream until a stop is requested. Return the exit
+        code.
 
         Raises:
             JetStreamError, SettingsError: the bridge cannot start; the text says what to do.

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 class StoredRunPlane(NamedTuple):
     flags: SettingFlags
-    """Settings with which a CLI command reaches this temporary plane: address, dialect and token."""
+    """Settings with which a CLI command connects to the plane that was started for a stored run: address, dialect,
+    token."""
     name: str
     """Id of the command, if the user gave the id of a command or event; else the execution's id."""
     command: CommandRow | None

@@ -119,7 +119,8 @@ class Disposition:
 
     @property
     def reason(self) -> str:
-        """Reason for the log: the kind's word or, for a dead letter, the complete text."""
+        """Reason for the log: the name of the disposition's kind or, for a dead letter, the text that says why the
+        message is given up."""
         if not self.dead_letter:
             return self.kind.value
         begins = _REASONS.get(self.kind)

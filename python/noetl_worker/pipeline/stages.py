@@ -2,7 +2,8 @@
 
 | stage | when the grace period is over |
 |---|---|
-| receiving, answering | nothing: the stage ends by itself |
+| receiving | nothing is cancelled; the message is returned before its command is claimed |
+| answering | nothing: the stage ends by itself |
 | claiming | the worker waits CLAIM_S for the plane's answer; a command that the answer grants is returned |
 | preparing, waiting | the task is cancelled at once and the command returned: it has had no effect yet |
 | running | `scope.py` interrupts the tool, and the command is returned |

@@ -16,8 +16,8 @@ from noetl_worker.errors import ToolError
 __all__ = ["MOST_OF_ONE", "room"]
 
 MOST_OF_ONE: Final = 512 << 20
-"""Largest memory, in bytes, that one owner, such as a running tool, can take from the budget. `MOST_OF_ONE` plus
-`_MOST` is below 1 GiB, the memory limit of the Helm chart."""
+"""Largest memory, in bytes, that one owner, such as a running tool, can take from the worker's memory budget.
+The budget (`_MOST`) and one owner above it stay below 1 GiB, the memory limit of the Helm chart."""
 _MOST: Final = 256 << 20
 """Budget in bytes for all owners, such as running tools, together. Once the budget is used up, only the owner that took
 memory first gets more."""

@@ -162,8 +162,8 @@ def _first(line: SettingLine, sources: Iterable[_Source]) -> GivenText | None:
 
 
 def _family_lines(sources: Iterable[_Source]) -> Iterator[SettingLine]:
-    """Yield the declaration of each variable that a source sets and that has a name part chosen by the user, such as
-    NOETL_SECRET_<NAME>."""
+    """Yield a SettingLine for each variable whose name has a part that the user chose, such as NOETL_SECRET_<NAME>, if
+    one of the sources (environment, files) sets the variable."""
     names = dict.fromkeys(name for source in sources for name in source.texts)
     for family in FAMILIES:
         for variable in dict.fromkeys(filter(None, map(family.match_variable, names))):

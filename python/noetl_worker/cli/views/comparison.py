@@ -104,7 +104,7 @@ class ComparisonView:
             console.print(line, markup=False, soft_wrap=True)
 
     def closing(self) -> list[str]:
-        """Return the last lines of the output, which advise the user how to remove the differences."""
+        """Return the last lines of the output: how to remove the differences between the settings and what NATS has."""
         lines = self._left_out()
         if left_s := pause_left_s(self.found.durable_info):
             lines.append(

@@ -27,8 +27,8 @@ searches. A long text counts as several searches."""
 _CHARS_OF_A_SEARCH: Final = 512
 """Length of text, in characters, that counts as one search for `_WORTH_AN_INDEX`."""
 _STRIDE: Final = 8
-"""Largest distance, in characters, between the short samples that a search takes of a text. A secret in the text always
-contains a whole sample. The index therefore has the samples at the first `_STRIDE` offsets of each secret."""
+"""Step, in characters, at which a search for secrets takes short samples of a text and looks them up in an index. The
+index has the samples at the first `_STRIDE` offsets of each secret, so one sample inside a secret is always found."""
 _WIDEST: Final = 8
 """Largest length, in characters, of a sample of the searched text (see `_STRIDE`)."""
 

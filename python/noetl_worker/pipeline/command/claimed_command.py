@@ -124,10 +124,10 @@ class ClaimedCommand:
     async def _possible_starts(self, noted: int) -> int:
         """Return how many of the command's recorded starts can be real. Other programs may record false starts.
 
-        Each earlier delivery of this message may have recorded one start. Only the first delivery records none, unless
-        the message is a copy: a message that the Python plane published for a command of a dead worker. For a copy,
-        deliveries of other messages may have recorded starts too. So for a copy, the limit is the number of earlier
-        claims that the plane has recorded, if it is larger than the number of earlier deliveries.
+        At most as many starts are real as earlier deliveries of this message could record. A message's first delivery
+        records no start (`run`), so it does not count. A copy (`_is_copy`) records a start at its first delivery too,
+        and deliveries of other messages may have recorded starts of its command. So for a copy, the limit is the
+        number of earlier claims that the plane has recorded, if that number is larger.
 
         Args:
             noted: number of starts recorded in `StartNotes`.

@@ -31,9 +31,9 @@ from noetl_worker.text.templates.template import PlainText, has_template
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
-"""Key of a reference that the Rust plane's claim has in place of a command's context over 512 kB. It is there only if
-the plane cannot read its own result store (source of server 3.54.0). The worker then follows the reference, so that
-the command has its input."""
+"""Key of a reference that a claim's answer of the Rust plane may have in place of a command's context. The plane stores
+a context over 512 kB in its result store, and fills it in when it answers the claim. If it fails to read the store at
+that moment, the answer has the reference (source of server 3.54.0), and the worker asks the store for the context."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
 """Number of references or JSON strings in a row at which the worker refuses a field as a possible endless loop."""

@@ -5,9 +5,9 @@ with an error that names the secret. Only a missing keychain entry may become nu
 in everything that leaves the worker, unless the secret is too weak: a short text or a common word.
 
 A cached secret is given only to commands with the same cache key. The key of a credential contains the execution's id,
-because the plane answers for that execution. The key of a keychain entry contains the id of the catalog entry. For the
-scopes `local` and `shared`, the key also contains the execution's id (protocol/executions.md#credentials: the plane's
-own cache keys).
+because the plane may have another secret of this alias for another execution. The key of a keychain entry contains the
+id of the catalog entry. For the scopes `local` and `shared`, the key also contains the execution's id
+(protocol/executions.md#credentials: the plane's own cache keys).
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class CommandCredentials:
         return await off_loop(size, partial(_with_secrets, value, secrets)) if secrets else value
 
     async def keychain_values(self, names: set[str]) -> dict[str, JsonValue]:
-        """Return the value of the variable `keychain` in templates. A missing keychain entry is an undefined variable,
-        never an empty string.
+        """Return the value of the variable `keychain` in templates. A missing keychain entry is undefined there
+        (`MissingSecret`), and never renders to an empty string as other undefined variables may.
 
         Args:
             names: the keychain entries that the templates name.
@@ -304,8 +304,8 @@ def _with_secrets(value: JsonValue, secrets: Mapping[int, JsonValue]) -> JsonVal
 
 
 def keychain_names_in(value: JsonValue) -> set[str] | None:
-    """Return the keychain entries that templates in `value` name, as `keychain.name` or `keychain["a name"]`. Return
-    None if no template mentions the keychain.
+    """Return the names of the keychain entries that the templates in `value` use, as `keychain.name` or
+    `keychain["a name"]`. Return None if no template mentions the keychain.
 
     An entry's name that a template computes is not found here, and the template then fails.
     """

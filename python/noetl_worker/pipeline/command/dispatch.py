@@ -142,8 +142,9 @@ class Dispatch:
         # A template may have inserted a secret. Without templates, the config's text shows whether it has one.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
         may_name_secrets = marks.secrets and (marks.templates or read_marks(text).secrets)
-        # A config with secrets is not cached. `add_inline` may miss a secret, so a word like `password` counts as one,
-        # and so does an `@`, which may end the password in a URL. `read_marks` also finds `://`, which is no secret.
+        # The registry does not cache a checked config with secrets. `add_inline` may miss a secret, so a config also
+        # counts as having one if its text has a word like `password`, or an `@`, which may end the password in a URL.
+        # `read_marks` also takes `://` for a sign of a secret, so it is removed first.
         has_words = may_name_secrets and (
             marks.templates or b"@" in text or read_marks(text.replace(b"://", b"")).secrets
         )

@@ -65,10 +65,12 @@ class ClaimOwnership:
     """Seconds after the claim for which no other worker can get the command, even if this worker is dead."""
 
     @classmethod
-    def unconfirmed(cls, plane: Plane, end: EventSet) -> ClaimOwnership:
+    def unconfirmed(cls, plane: Plane, event_set: EventSet) -> ClaimOwnership:
         """Return a ClaimOwnership that asks the plane before the outcome is sent. It is used for an outcome that a dead
         process left behind, and for an outcome that is sent again."""
-        return cls(plane, end.event_id, end.worker_id, end.log_ids, -math.inf, lambda _now: True, lease_s=0)
+        return cls(
+            plane, event_set.event_id, event_set.worker_id, event_set.log_ids, -math.inf, lambda _now: True, lease_s=0
+        )
 
     def is_uncertain(self, now: float) -> bool:
         return now - self.claimed_at > self.plane.rules.claim_limit_s or self.is_expired(now)
@@ -83,8 +85,8 @@ class ClaimOwnership:
 
         ClaimLost is also raised when the plane keeps refusing the claim, or keeps answering that it knows no such
         command (a lost or restored database). ClaimLost is not raised when the plane gave the command to another worker
-        only because this worker's claim is old. Both workers then report, and the plane accepts the first outcome. If
-        both workers gave up, the plane would get no outcome.
+        only because this worker's claim is old. Both workers then report, and the plane accepts the first outcome. The
+        other worker's claim may become too old too: if each worker gave up, the plane would get no outcome.
         """
         tries = 0
         while True:

@@ -33,7 +33,7 @@ _POINTERS: Final = frozenset({"_ref", "_store", "_uri", "ref", "reference"})
 """Fields of a preview that hold the result's address. A template that reads only these fields does not need the
 result."""
 _COPIES: Final = ("ctx", "workload")
-"""Variables whose values contain copies of earlier steps' results."""
+"""Variables that repeat earlier steps' results. The worker looks for results under the steps' names, not in these."""
 _CODE_READS_NAMES: Final = re.compile(r"\b(variables|context|main|globals)\b")
 """Words with which `python` code reads the command's variables. Code without these words needs no stored result. `rhai`
 code reads each variable by the variable's own name."""
@@ -177,7 +177,7 @@ def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
     if path and path[0] in _POINTERS and path[0] in summary:
         return True
     if path and path[0] in fields_of(summary.get("data")):
-        return False  # the result has a field of this name, which hides the preview's field
+        return False  # with the full result, the template reads the result's own field of this name
     at: JsonValue = summary
     for key in path:
         if isinstance(at, dict) and key in at and "_truncated" not in at:

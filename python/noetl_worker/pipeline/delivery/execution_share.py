@@ -18,8 +18,8 @@ from noetl_worker.remote.jetstream.delivery import Delivery
 OTHERS_S: Final = 2.0
 """Seconds for which a message of another execution is taken as a sign that other executions wait."""
 RETURNED_PER_SLOT: Final = 10
-"""Largest number of messages per slot that this worker returns to the stream within OTHERS_S. A returned message counts
-against the durable's max_ack_pending until it is redelivered."""
+"""Largest number of messages per slot that this worker returns within OTHERS_S so that other executions get their turn.
+A returned message counts against the durable's max_ack_pending until it is redelivered."""
 _MOST_TRIES_KEPT: Final = 4096
 ResultT = TypeVar("ResultT")
 

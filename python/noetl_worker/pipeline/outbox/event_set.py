@@ -75,7 +75,8 @@ class EventSet:
     """Event id that the worker gives to the last event on the Rust plane. This event has a request of its own. The id
     is 0 until just before this request."""
     above: int = 0
-    """Lower bound for `own_id`: the highest id that the plane has given to this command's events."""
+    """Highest id that the plane has given to an event of this command. The worker chooses a higher id for its own event
+    (`own_id`)."""
     rescues: str | None = None
     """Id of the event batch that this set replaces, because the plane stored the batch but will never process it."""
     created_at: float = 0.0

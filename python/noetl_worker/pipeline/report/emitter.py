@@ -220,7 +220,7 @@ class Emitter:
 
     def _write(self, event_set: EventSet, sending: Sending) -> None:
         """Write the set to disk. If that succeeds, give up the command's slot."""
-        # A row with a result that is still to be stored is up to date, and may be large: it is not written again.
+        # Until the result is stored, a row that is there needs no change. It may be large, so it is not written again.
         is_there = event_set.report.upload is not None and self.outbox.has(event_set)
         if is_there or self.outbox.write(event_set):
             sending.leave()

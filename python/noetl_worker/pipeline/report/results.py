@@ -32,7 +32,8 @@ from noetl_worker.text.secrets import redaction
 
 T = TypeVar("T")
 _MAX_GROWTH: Final = 6
-"""Largest number of bytes that a plane writes for one byte of JSON (six for `\\u007f`)."""
+"""Largest number of bytes that a plane writes for one byte of our JSON: six, because it may escape the byte 7F as
+`\\u007f`."""
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
 _MAX_OUTPUT_CHARS: Final = 8_192
@@ -105,8 +106,8 @@ def _add_output(command: Command, result: ToolResult, report: Report, rules: Fit
 
 
 def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
-    """Add to the report's notes for people. For a list of tasks, add each try of a task; for another tool that failed,
-    add the beginning of the tool's data."""
+    """Add to the report's notes for people: each try of a task, for a list of tasks; the beginning of the tool's
+    data, for another tool that failed."""
     dialect = RULES[command.dialect]
     if not result.tries:
         answer = answer_beginning(result.data) if dialect.error_fails_command else ""

@@ -39,8 +39,8 @@ class BridgeMark:
 
 
 def read_mark(config: Mapping[str, Any]) -> BridgeMark | None:
-    """Return the version and health address that a bridge wrote into a stream's metadata. Return None if no bridge
-    wrote there."""
+    """Return the version and health address of the bridge that fills a stream, from the stream's metadata. Return None
+    if no bridge has written them there."""
     metadata = fields_of(config.get("metadata"))
     version = metadata.get(_VERSION)
     return BridgeMark(str(version), str(metadata.get(_HEALTH) or "")) if version else None

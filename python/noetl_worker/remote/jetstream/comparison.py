@@ -136,7 +136,7 @@ def new_durable(settings: Settings, first: int | None = None) -> dict[str, Any]:
 
 
 class _Rule(NamedTuple):
-    """Requirement on a configuration field that no setting determines, such as `ack_policy`."""
+    """Required value of a field in the configuration of a stream or durable, for a field without a worker setting."""
 
     field: str
     is_right: Callable[[Any], bool]

@@ -233,8 +233,8 @@ class StartNotes:
 
 
 def _parse_notes(data: bytes) -> _Notes:
-    """Return the start notes in the data of a stored message, or an empty list for empty data (removed notes). Raise
-    ValueError for data that are not start notes."""
+    """Return the start notes (when which worker started a command) in a stored message. Return an empty list for empty
+    data: the notes were removed. Raise ValueError for other data."""
     found = json_text.loads(data) if data else []
     if not isinstance(found, list) or len(found) > MOST_STARTS:
         raise ValueError(f"not a list of at most {MOST_STARTS} notes")

@@ -43,8 +43,7 @@ class Names(Protocol):
         return False
 
     def unpack(self, value: Mapping[str, JsonValue]) -> JsonValue:
-        """Decompress the result that `value` contains in packed form, and return it as if it had never been packed.
-        Return an object without a packed result unchanged."""
+        """Return `value` with its packed result decompressed, or unchanged if it has no packed result."""
         return value
 
     def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:

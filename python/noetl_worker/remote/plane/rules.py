@@ -139,7 +139,8 @@ class DialectRules(Protocol):
     step_input_wins: bool = False
     """True if the step's input overrides the tool's own input, key by key. False: the tool's own input wins."""
     names: Names
-    """Object with which the worker finds and completes earlier steps' results in a claim of this plane."""
+    """Object that finds the results of earlier steps in this plane's answer to a claim, and completes them for
+    templates."""
     variables_have_catalog_id: bool = False
     """True if the plane itself puts `catalog_id` into a claim's variables. No workload can replace this value."""
     ids_are_text: bool = False
@@ -288,7 +289,8 @@ class DialectRules(Protocol):
     def body(
         self, command: CommandFields, worker_id: str, report: Report, part: EventRequest, own_id: int = 0
     ) -> bytes:
-        """Return the JSON body of the request `part`. If `part.has_own_id`, `own_id` is the id of its event."""
+        """Return the JSON body of one request (`part`) of a report. If `part.has_own_id`, the body has `own_id` as the
+        id of its event."""
 
     def can_rescue(self, command: CommandFields) -> bool:
         """Return whether `rescue` can replace a batch that the plane stored but never processed."""

@@ -16,8 +16,8 @@ from jinja2.utils import Namespace
 _LONGEST: Final = 60
 """Most bits of an integer key. Many longer integers have the same hash."""
 MAX_NUMBERS: Final = 4_000
-"""Most keys of one object that are numbers. An attacker can choose numbers with different hashes whose positions in
-Python's hash table still collide. At this limit, one look-up with such keys stays within the budget."""
+"""Largest number of numeric keys in one object. An attacker can choose numbers with different hashes whose positions in
+Python's hash table still collide. With this many keys, one look-up still costs little."""
 KEY_TYPES: Final = (str, int, float, type(None), Undefined)
 
 

@@ -50,7 +50,8 @@ INTERRUPT, register_traceback = signal.default_int_handler, faulthandler.registe
 set_handler = importlib.import_module("_signal").signal
 """The C function behind `signal.signal`. It is faster, because it does not convert numbers to enums."""
 ROUNDS = 12
-"""Number of rehearsal rounds (`rehearse`). The interpreter specializes code after about eight runs."""
+"""Number of times that `rehearse` runs the code which starts a command, before the first real command. Python makes
+code faster after about eight runs."""
 REHEARSED = ("result = {'n': 1}", "return 'n'", "def main(n=None):\n    return n")
 INHERITED = dict(os.environ)
 """Environment of the template process (`base_environment` in `process.py`). A child changes only the variables that
@@ -63,7 +64,7 @@ NOT_GIVEN: dict[str, Any] = {
     "reads_input_again": False,
     "memory_mb": None,
 }
-"""Defaults for the fields of a request, used when the worker leaves a field out."""
+"""Defaults for fields of the request with which the worker asks a Python process to run code."""
 LOG_HANDLERS: list[Any] = vars(logging)["_handlerList"]
 AT_EXIT = atexit._ncallbacks(), list(LOG_HANDLERS)
 """Number of `atexit` callbacks, and the log handlers, in the template process. If user code has changed neither, a

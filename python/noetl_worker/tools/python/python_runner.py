@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 _ANSWER_S: Final = 2.0
 _END_S: Final = 1.0
 _START_S: Final = 30.0
-"""Maximum seconds until a new template process (from which commands are forked) answers. The interpreter may be on a
-slow file system."""
+"""Maximum seconds until a new template process, a warm Python process from which commands are forked, answers. The
+interpreter may be on a slow file system."""
 _TEMPLATES_A_COMMAND: Final = 3
 _IDLE_SUPERVISORS: Final = 16
 """Maximum number of idle supervisor processes. A supervisor runs one confined command at a time, and then waits for
@@ -98,11 +98,11 @@ class PythonRunner:
         Args:
             request: object with code, input, variables, context, execution_id, step, libs, env, cwd (read by
                 `python_command`).
-            once: path of another interpreter (CPython 3.9 or newer), started for this command alone. Empty: the
-                template's interpreter runs the code.
+            once: path of another interpreter (CPython 3.9 or newer), started for this command alone. Empty: a
+                fork of the warm template process runs the code.
             timeout_s: seconds until SIGTERM, and 2 s later SIGKILL, to the child's process group.
-            conversation: object that receives the command's answers and can send more requests. `Finished.answer` is
-                then None.
+            conversation: object that receives what the code sends, and can send the code more requests. With it,
+                `Finished.answer` is None.
 
         Raises:
             ToolError: kind `process`; the interpreter cannot be started, or the template process died while the code

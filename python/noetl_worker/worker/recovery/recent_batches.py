@@ -10,8 +10,8 @@ its batches.
 
 The plane never says that a batch is lost: the state of a lost batch stays `accepted` for ever, because the plane reads
 the state from the event log. The order of batches shows a loss, because one engine processes the queue in order. A
-batch counts as lost if it was accepted before an outage and still waits, although a later batch was complete one check
-earlier.
+batch counts as lost if it was accepted before an outage and still waits, although a later batch was complete at the
+previous check.
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ class RecentBatches:
 
     async def _resolve(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
         """Ask the plane what became of the batches. Mark each batch as resolved as soon as its state is known. If a
-        later request fails, the next check leaves out resolved batches, and so sends no outcome a second time."""
+        later request fails, the next check leaves out resolved batches, so that no outcome is sent twice."""
         outages = plane.gate.outages
         for accepted in batches:
             accepted.was_before_outage |= accepted.outages != outages

@@ -267,8 +267,8 @@ class PythonEvents:
 def command_ref(item: Item, *, by_batch: bool = False) -> str | None:
     """Return the id of the command that an event names, as text, or None.
 
-    The plane reads the id from several fields, in a batch only from `command_id` of the payload. Text that is no number
-    is ignored (recorded: odd4).
+    For a single event the plane reads several fields, for an event in a batch only `payload.command_id`. A text that is
+    not a number counts as missing (recorded: odd4).
     """
     payload = item.payload
     places: list[JsonValue] = [payload.get("command_id")]

@@ -24,7 +24,8 @@ _EXECUTIONS: Final = "executions"
 _CATALOG: Final = "catalog"
 _RESULTS: Final = "results"
 _TABLES: Final = {"commands": "command_ref", "events": "event_id"}
-"""Database tables from which the rows of an execution are stored. Each value names the table's id column."""
+"""Database tables of the development plane whose rows of an execution are copied into a stored run, with the name of
+each table's id column."""
 _FIELDS: Final = (
     "execution_id", "catalog_id", "path", "version", "workload", "parent_execution_id", "started_at", "status",
     "stands_still", "ended_at", "error", "is_failed",

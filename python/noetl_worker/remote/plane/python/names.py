@@ -93,9 +93,8 @@ def _complete_result(value: JsonValue) -> JsonValue:
     """Return an earlier step's result with the fields of its `context` readable at the top level too.
 
     To a list of tasks, the plane sends a result in two parts: plain values at the top level, all fields in `context`.
-    If `context` has no `data`, the key `data` gives the result itself, as the plane gives a single tool's result
-    (recorded: view-*, list-reads-*). A result that was not split is returned unchanged.
-    """
+    If `context` has no `data`, the key `data` has the whole result, as for a single tool. A result that was not split
+    is returned unchanged. (recorded: view-*, list-reads-*)"""
     context = value.get("context") if isinstance(value, dict) else None
     if not isinstance(context, dict) or not context.keys() >= value.keys() - {"context"}:
         return value

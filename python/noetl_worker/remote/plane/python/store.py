@@ -34,7 +34,8 @@ PACKED: Final = "_zlib_base64"
 """Key under which a stored result has its packed text."""
 _PACKED_START: Final = b'{"_zlib_base64":'
 LONG_WORD: Final = 2_000
-"""Length in bytes from which one word costs the plane some hundredths of a second in each search for secrets."""
+"""Length in bytes from which a word of a result (characters without a separator) is long. In each search for secrets,
+a long word costs the plane some hundredths of a second."""
 _WORD_BYTES: Final = (string.ascii_letters + string.digits + "+.-").encode()
 """Bytes that may be in the scheme of a link (`https` in `https://`). From each such byte the plane's search for secrets
 reads on to the end of the word. So the search of a long word of such bytes is slow."""

@@ -75,7 +75,7 @@ def wanted_packages(deps: Mapping[str, Any], code: str) -> WantedPackages | None
 
 def _listed(given: Any) -> list[tuple[str, Any]]:
     """Return the requirements in `packages`. Each is paired with its path below `packages`, such as `[0]`, for error
-    messages. `packages` is a list or, as for the Python worker, an object of lists."""
+    messages. `packages` is a list or an object of lists, which NoETL's own Python worker takes too."""
     lists = [(f".{name}", one) for name, one in given.items()] if isinstance(given, Mapping) else [("", given)]
     for name, one in lists:
         if not isinstance(one, list):
