@@ -24,7 +24,7 @@ PACKAGES: list[tuple[dict[str, Any], str]] = [
             ),
             (
                 {"python": "3.12"},
-                "'python' is the version that 'packages' need; give 'packages', or the field `python`",
+                "'python' in 'deps' belongs to 'packages': give both, or choose an interpreter with the field 'python'",
             ),
         )
     ),

@@ -317,7 +317,9 @@ def _encoded(budget: Budget, value: str, encoding: Any = "utf-8", errors: Any = 
             f"a template can encode only as {', '.join(_ENCODINGS)}: use a python step for another encoding"
         )
     if errors not in _ERRORS:
-        raise SecurityError(f"errors of an encoding are {', '.join(_ERRORS)}: take others in a python step")
+        raise SecurityError(
+            f"`errors` of encode and decode may be {', '.join(_ERRORS)}: use another one in a python step"
+        )
     _printed(budget, value, 2)
 
 

@@ -66,7 +66,8 @@ def wanted_packages(deps: Mapping[str, Any], code: str) -> WantedPackages | None
         raise _wrong("'packages' stand in the code's `# /// script` block too; keep one of them", "deps.packages")
     if given is None and python is not None:
         raise _wrong(
-            "'python' is the version that 'packages' need; give 'packages', or the field `python`", "deps.python"
+            "'python' in 'deps' belongs to 'packages': give both, or choose an interpreter with the field 'python'",
+            "deps.python",
         )
     if block:
         return _from_block(block)
