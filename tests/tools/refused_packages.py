@@ -36,7 +36,7 @@ PACKAGES: list[tuple[dict[str, Any], str]] = [
             ("# /// script\n# dependencies = ['x', 'x']\n# ///", "'x' is listed twice; keep one requirement"),
             (
                 "# /// script\n# ///\n# /// script\n# a = 1\n# ///\n1\n# /// script\n# a = 1\n# ///",
-                "the code has several of these blocks; keep one",
+                "the code has several `# /// script` blocks; keep one",
             ),
         )
     ),

@@ -31,7 +31,7 @@ app = typer.Typer(
 
 def _not_empty(reason: str | None) -> str | None:
     if reason is not None and not reason.strip():
-        raise typer.BadParameter("it is empty: give a part of the text or a kind, or leave it out")
+        raise typer.BadParameter("it is empty: give a part of the reason or a kind of reason, or leave the option out")
     return reason
 
 

@@ -34,7 +34,8 @@ class Slots:
 
     size: int
     limits: Mapping[str, int] = field(default_factory=dict)
-    """Most commands that may run at the same time, by tool kind. A kind without an entry has no limit of its own."""
+    """Largest number of commands that may run at the same time, by tool kind. A kind without an entry has no limit of
+    its own."""
     ceiling: Callable[[], int] = field(default=lambda: sys.maxsize)
     """Function that returns how many slots may be filled now. An overloaded control plane or machine lowers the number.
     A returned number below one counts as one."""

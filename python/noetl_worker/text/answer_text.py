@@ -8,8 +8,8 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.json_text import dumps
 
 MAX_CHARS: Final = 8_192
-"""Most characters that `answer_beginning` returns. A report cuts the text shorter, but only after redaction, since
-redaction would not find half a secret."""
+"""Largest number of characters that `answer_beginning` returns. A report cuts the text shorter, but only after
+redaction, since redaction would not find half a secret."""
 PRINTED: Final = ("stdout", "stderr")
 """Keys of a tool's data that have the output of the tool's process."""
 

@@ -48,14 +48,14 @@ _MEMORY_OF: Final = {b"[": 250, b"{": 250, b":": 100, b",": 32, b'"': 28}
 dict's entry for `:`. The bytes of strings are counted separately. Lists and objects count double, because the garbage
 collector stops all threads while it visits them."""
 _AT_ONCE: Final = 16 << 20
-"""Most bytes of memory, for JSON and its values together, that one call of the parser may take: 20 ms of work. Larger
-JSON is parsed in pieces, and other threads run in between."""
+"""Largest number of bytes of memory, for JSON and its values together, that one call of the parser may take: 20 ms of
+work. Larger JSON is parsed in pieces, and other threads run in between."""
 _MOST_GROWTH: Final = 95
-"""Most bytes of memory for each byte of JSON, for the JSON and its values together. The worst JSON is `[],` repeated.
-"""
+"""Largest number of bytes of memory for each byte of JSON, for the JSON and its values together. The worst JSON is
+`[],` repeated. """
 _SHORT: Final = _AT_ONCE // _MOST_GROWTH
-"""Most bytes of JSON that is parsed without an estimate of its memory. Even with `_MOST_GROWTH`, the memory of such
-JSON is at most `_AT_ONCE`."""
+"""Largest number of bytes of JSON that is parsed without an estimate of its memory. Even with `_MOST_GROWTH`, the
+memory of such JSON is at most `_AT_ONCE`."""
 _LOOKED_AT: Final = 1 << 18
 """Bytes of JSON in one step of the memory estimate. Other threads may run between two steps."""
 _BEYOND_ASCII: Final = bytes(range(0x80, 0x100))

@@ -15,18 +15,19 @@ from noetl_worker.models.wire import JsonValue
 _TAG: Final = "tag:yaml.org,2002:"
 _NO_JSON: Final = ("binary", "set", "timestamp")
 _MOST_BY_ALIASES: Final = 200_000
-"""Most values that YAML aliases (`*name`) may add to a document. Nested aliases turn a few lines into very many
-values."""
+"""Largest number of values that YAML aliases (`*name`) may add to a document. Nested aliases turn a few lines into very
+many values."""
 _MOST_CHARACTERS: Final = 4 << 20
-"""Most characters of a document. A plain word takes 64 bytes a character while its type is resolved."""
+"""Largest number of characters of a document. A plain word takes 64 bytes a character while its type is resolved."""
 _MOST_NODES: Final = 100_000
 _MOST_NESTED: Final = 100
 """Largest depth of nested lists and objects in a large document. For each value, libyaml visits all levels above it;
 small documents are not checked."""
 _LONGEST_NUMBER: Final = 1_000
-"""Most characters of a number. The time to read a number of base 60 (`1:1:1`) grows with the square of its length."""
+"""Largest number of characters of a number. The time to read a number of base 60 (`1:1:1`) grows with the square of its
+length."""
 _LONGEST_WORD: Final = 40
-"""Most characters of a value that `misleading_values` checks. Words like `no` and numbers are shorter."""
+"""Largest number of characters of a value that `misleading_values` checks. Words like `no` and numbers are shorter."""
 _WORDS: Final = ("yes", "no", "on", "off")
 _IMPLICIT: Final = yaml.SafeLoader.yaml_implicit_resolvers
 UNREADABLE: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError, LookupError)

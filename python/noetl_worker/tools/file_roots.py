@@ -31,8 +31,8 @@ def hidden(settings: ToolSettings) -> tuple[str, ...]:
 
 
 def within_reach(settings: ToolSettings) -> list[str]:
-    """Return the worker's own paths that Landlock, the kernel's file sandbox, cannot hide from DuckDB. Playbooks create
-    files in a directory above these paths."""
+    """Return the worker's own paths that Landlock, the kernel's file sandbox, cannot hide from DuckDB, because
+    they lie below a directory in which playbooks create files."""
     return sorted({str(path) for path in map(_real, settings.own_files) if _is_shared(path, settings)})
 
 

@@ -130,7 +130,7 @@ class NeedsTemplate:
 
 
 def compile_cases(data: bytes) -> CaseTable:
-    """Parse a JSON array of cases, to be matched later. Invalid cases go to the table's `skipped`.
+    """Parse a JSON array of cases into a table, to be matched later. Invalid cases are listed in the table's `skipped`.
 
     The planes' own workers ignore invalid cases too.
     """

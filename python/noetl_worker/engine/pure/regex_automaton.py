@@ -20,7 +20,8 @@ from noetl_worker.errors import ConditionError
 KEPT: Final = 4_096
 """Limit for the stored states, as the sum of their positions and transitions: about half a megabyte."""
 STEPS: Final = 1_000_000
-"""Most instructions that one search may execute to create states, about 0.2 s. Ordinary patterns need hundreds."""
+"""Largest number of instructions that one search may execute to create states, about 0.2 s. Ordinary patterns need
+hundreds."""
 
 _EDGE, _LINE, _WORD, _OTHER = range(4)
 """Kinds of neighbours of a position in the text: an end of the text, a line feed, a word character, another character.

@@ -124,10 +124,10 @@ class ClaimedCommand:
     async def _possible_starts(self, noted: int) -> int:
         """Return how many of the command's recorded starts can be real. Other programs may record false starts.
 
-        At most as many starts are real as earlier deliveries of this message could record. A message's first delivery
-        records no start (`run`), so it does not count. A copy (`_is_copy`) records a start at its first delivery too,
-        and deliveries of other messages may have recorded starts of its command. So for a copy, the limit is the
-        number of earlier claims that the plane has recorded, if that number is larger.
+        Each earlier delivery of this message can have recorded one real start, except the first delivery, at which
+        `run` records no start. The number of these deliveries is the limit. For a copy (`_is_copy`), the first delivery
+        counts too. Deliveries of other messages may also have recorded starts of a copy's command. So for a copy, the
+        limit is the number of earlier claims that the plane has recorded, if that number is larger.
 
         Args:
             noted: number of starts recorded in `StartNotes`.
@@ -143,7 +143,7 @@ class ClaimedCommand:
                 "claims_not_counted",
                 **command.log_ids(),
                 error=str(error),
-                advice="do nothing: only this message's deliveries count as starts",
+                advice="do nothing: a command that kills its workers is found by this message's deliveries alone",
             )
             return earlier
         return min(noted, max(earlier, claims - 1))

@@ -133,8 +133,8 @@ class Inputs:
         return merged
 
     def _rendered(self, value: JsonValue, variables: Mapping[str, JsonValue]) -> JsonValue:
-        """Render one input. If `is_strict`, an undefined variable is an error. Otherwise it becomes null, or an empty
-        string within an object on the Python plane (recorded: view-*)."""
+        """Render one input. If `is_strict`, an undefined variable is an error. Otherwise it becomes null. On the Python
+        plane, it becomes an empty string if the input is an object (recorded: view-*)."""
         missing = RULES[self.command.dialect].tools.missing_value if isinstance(value, Mapping) else None
         rendered = template.render(value, variables, strict=self.is_strict, undefined=missing)
         if self.command.redacted:

@@ -35,8 +35,8 @@ result."""
 _COPIES: Final = ("ctx", "workload")
 """Variables that repeat earlier steps' results. The worker looks for results under the steps' names, not in these."""
 _CODE_READS_NAMES: Final = re.compile(r"\b(variables|context|main|globals)\b")
-"""Words with which `python` code reads the command's variables. Code without these words needs no stored result. `rhai`
-code reads each variable by the variable's own name."""
+"""Words by which `python` code can read the command's variables. For code without these words, no stored results are
+fetched. For `rhai` code, the variables' own names are looked for."""
 _SCRIPT_FROM_ELSEWHERE: Final = frozenset({"python", "postgres", "duckdb", "ducklake", "snowflake"})
 """Tool kinds whose field `script` may be the address of code that reads the command's variables."""
 
@@ -177,7 +177,7 @@ def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
     if path and path[0] in _POINTERS and path[0] in summary:
         return True
     if path and path[0] in fields_of(summary.get("data")):
-        return False  # with the full result, the template reads the result's own field of this name
+        return False  # `data` has a field of this name: the template must read it from the full result
     at: JsonValue = summary
     for key in path:
         if isinstance(at, dict) and key in at and "_truncated" not in at:

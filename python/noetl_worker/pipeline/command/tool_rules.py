@@ -38,8 +38,8 @@ _MOVE_ADVICE: Final = (
     "directory, or let NOETL_WORKER_FILE_ROOTS name other directories"
 )
 _MOVE_PACKAGES_ADVICE: Final = (
-    "set NOETL_WORKER_PACKAGES_DIR to a directory outside of the temporary, the working and the home directory, on a "
-    "Linux with Landlock and without NOETL_WORKER_ALLOW_NAMESPACES; else a command can change the packages of others"
+    "set NOETL_WORKER_PACKAGES_DIR to a directory outside of the temporary, the working and the home directory, run on "
+    "a Linux with Landlock, and unset NOETL_WORKER_ALLOW_NAMESPACES; else a command can change the packages of others"
 )
 
 
@@ -104,8 +104,9 @@ def protected_paths(settings: Settings) -> tuple[str, ...]:
     """Return the directory of installed Python packages, as a tuple of one path, if the worker can keep commands from
     changing the directory. Otherwise return an empty tuple.
 
-    The protection also keeps commands from creating files in the parent directories. So a directory below one in which
-    commands create files (`file_roots.within_reach`) is not protected.
+    The protection also keeps commands from creating files in the parent directories. Commands must be able to create
+    files in some directories (`file_roots.within_reach`). So the packages are not protected if they are below one of
+    these.
     """
     if "off" in (settings.python_packages, settings.isolation) or settings.allow_namespaces or not landlock.is_there():
         return ()

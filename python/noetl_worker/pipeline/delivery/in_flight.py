@@ -85,9 +85,12 @@ class InFlight:
         self._finished.add(command_id if type(command_id) is int else _key(command_id))
 
     def _forget_old(self, now: float) -> None:
-        """Forget the commands that finished before the previous call. If that call was at least twice `remember_s`
-        ago, forget all: each finished less than `remember_s` after that call, because a later `finish` would have
-        called this. So each finished command is remembered for at least `remember_s`."""
+        """Forget the commands that finished before the previous call, so that each finished command is remembered for
+        at least `remember_s`.
+
+        If the previous call was at least twice `remember_s` ago, forget all finished commands: they finished within
+        `remember_s` after the previous call, because a later `finish` would have called this function again.
+        """
         is_older = now - self._turned_at >= 2 * self._remember_s
         self._finished_before = set() if is_older else self._finished
         self._finished, self._turned_at = set(), now

@@ -2,9 +2,9 @@
 
 The plane's rules give the meaning of an answer (`judge`). If the plane does not accept a request, the event set is
 written to the outbox. The command then gives up its slot, because the set is safe on disk and may wait for long. A set
-is late LATE_S seconds after the worker began to send it, or as soon as the claim is uncertain. A late set is sent only
-after the plane has confirmed that this worker still has the command. After this confirmation, the worker has LATE_S
-again. A rescue (`EventSet.is_rescue`) needs no confirmation.
+becomes late when the worker has been sending it for LATE_S seconds, or as soon as the claim is uncertain. A late set is
+sent only after the plane has confirmed that this worker still has the command. After this confirmation, the worker has
+LATE_S again. A rescue (`EventSet.is_rescue`) needs no confirmation.
 """
 
 from __future__ import annotations

@@ -37,8 +37,9 @@ _MAX_GROWTH: Final = 6
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
 _MAX_OUTPUT_CHARS: Final = 8_192
-"""Most characters of stdout, and of stderr, in a report. Secrets are redacted in twice as much text. If this begins in
-a known secret, the rest of the secret is redacted too (`drop_half_at_start`)."""
+"""Largest number of characters of stdout, and of stderr, in a report. Before the text is cut to this length, secrets
+are redacted in an end of twice this length. If that end begins in the middle of a known secret, the rest of the secret
+is redacted too (`drop_half_at_start`)."""
 _MAX_ANSWER_CHARS: Final = 2_000
 _NULL_KIND: Final = "transform"
 _MAX_SKIPPED: Final = 20
@@ -106,8 +107,8 @@ def _add_output(command: Command, result: ToolResult, report: Report, rules: Fit
 
 
 def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
-    """Add to the report's notes for people: each try of a task, for a list of tasks; the beginning of the tool's
-    data, for another tool that failed."""
+    """Add to the report's notes for people. For a list of tasks, add each try of a task. For any other tool that
+    failed, add the beginning of the tool's data."""
     dialect = RULES[command.dialect]
     if not result.tries:
         answer = answer_beginning(result.data) if dialect.error_fails_command else ""
@@ -125,7 +126,7 @@ def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitR
 def _add_notes(report: Report, notes: Mapping[str, JsonValue], rules: FitRules) -> bool:
     """Add notes to a report, if an event has room for them beside the report's context. Return False if it has not.
 
-    Notes are for people: no template can read them.
+    Notes are for people. A template can read them only in the result of a loop (`_add_tries`).
     """
     if not json_text.fits(json_text.dumps([report.context, notes]), rules.max_bytes):
         return False

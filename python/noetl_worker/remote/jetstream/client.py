@@ -30,13 +30,13 @@ from noetl_worker.observability import metrics
 from noetl_worker.process.lookups import OWN, Lookups
 
 _LARGEST_MESSAGE: Final = 64 * 1024 * 1024
-"""Most bytes of one message: the highest limit that a nats-server can be configured with. The limit that the server
-announces is not trusted."""
+"""Largest number of bytes of one message: the highest limit that a nats-server can be configured with. The limit that
+the server announces is not trusted."""
 _LONGEST_HEADERS: Final = 1024 * 1024
 _LONGEST_LINE: Final = 64 * 1024
 _MOST_VALUES: Final = 250_000
-"""Most values in one JSON answer, since parsing blocks the event loop. A page of a stream's subjects has 100,000
-values."""
+"""Largest number of values in one JSON answer, since parsing blocks the event loop. A page of a stream's subjects has
+100,000 values."""
 _IS_NATS: Final = "check that NATS_URL names a NATS server"
 _NO_SEED: Final = "NATS_SEED, or the file of NATS_NKEY, is not an NKEY seed; a seed begins with SU"
 _NO_SEED_IN_CREDENTIALS: Final = "the credentials have no NKEY seed: is NATS_CREDS a complete .creds file?"

@@ -31,7 +31,7 @@ CONNECT_TIMEOUT_S: Final = 3
 RETRY_S: Final = 0.5
 """Seconds to wait after the first failed attempt to connect. The wait doubles up to 5 s."""
 ATTEMPTS: Final = 5
-"""Most attempts to connect, for a caller that does not wait until the server is up."""
+"""Largest number of attempts to connect, for a caller that does not wait until the server is up."""
 CLOSE_S: Final = 2.0
 _CREDS: Final = (
     "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"

@@ -19,8 +19,8 @@ own deletion fails."""
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """Numbers of messages that a durable never delivers. They include messages of finished commands that are still in
-    the stream."""
+    """Counts of messages in the stream that a durable will never deliver. They include messages of finished commands
+    that are still in the stream."""
 
     behind: int
     """Number of messages before the durable's position (`place`) that match its present filters but were never

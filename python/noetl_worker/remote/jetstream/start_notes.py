@@ -64,7 +64,7 @@ _NEEDED: Final = (f"$JS.API.STREAM.CREATE.{_STREAM}", f"$JS.API.STREAM.MSG.GET.{
 _FULL: Final = 10077
 """Error number (`err_code`) of JetStream for a message that would exceed a limit of its stream."""
 _NOTE_CHARS: Final = 200
-"""Most characters of each text in the note of a command's start: a worker's name, and a time."""
+"""Largest number of characters of each text in the note of a command's start: a worker's name, and a time."""
 _Notes = list[dict[str, str]]
 """Start notes of a command: the worker's name and the time of each start."""
 _WHO_WRITES: Final = (

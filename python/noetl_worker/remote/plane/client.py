@@ -62,8 +62,8 @@ _STREAMED_BYTES: Final = 1024 * 1024
 _SLOWEST_BYTES_PER_S: Final = 1_000_000
 _CLAIM_PAGE: Final = 200
 _CLAIM_PAGES: Final = 10
-"""Most pages of events that are read to count a command's claims. Together the pages have the newest 2,000 claims of
-the execution."""
+"""Largest number of pages of events that are read to count a command's claims. Together the pages have the newest 2,000
+claims of the execution."""
 
 
 class ControlPlaneClient:

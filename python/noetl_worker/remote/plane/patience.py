@@ -18,8 +18,8 @@ MAX_DELAY_S: Final = 10.0
 UNCERTAIN_TRIES: Final = 6
 UNCERTAIN_S: Final = 30.0
 COMMAND_TRIES: Final = 20
-"""Most tries of one request for a claimed command, such as a request for a credential. All tries take about a minute
-and a half. Meanwhile the worker extends the delivery of the command's message."""
+"""Largest number of tries of one request for a claimed command, such as a request for a credential. All tries take
+about a minute and a half. Meanwhile the worker extends the delivery of the command's message."""
 STORE_UNCERTAIN_S: Final = 900.0
 """Seconds of uncertain answers after which the worker gives up storing a result (Rust plane). The time is long, since a
 500 may mean that the store is down."""

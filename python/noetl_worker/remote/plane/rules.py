@@ -224,7 +224,8 @@ class DialectRules(Protocol):
         result that does not fit into an event."""
 
     batch_bytes: int | None = None
-    """Most bytes of a batch of events, until a refusal by the plane names another limit. None: no limit is known."""
+    """Largest number of bytes of a batch of events, until a refusal by the plane names another limit. None: no limit is
+    known."""
 
     def batch_limit(self, body: bytes) -> int | None:
         """Return the size limit of a batch of events, in bytes, that the body of a refusal names. Return None if the
@@ -241,8 +242,8 @@ class DialectRules(Protocol):
         return False  # results in the events are small enough
 
     max_stored_bytes: int = MAX_RESULT_BYTES - (64 << 10)
-    """Most bytes of a stored result. The plane sends the result to a later command in one answer, and the size of an
-    answer is limited."""
+    """Largest number of bytes of a stored result. The plane sends the result to a later command in one answer, and the
+    size of an answer is limited."""
 
     def store_form(self, data: bytes) -> bytes:
         """Return a tool's JSON in the format for the result store. `whole_result` reads this format."""

@@ -20,8 +20,8 @@ from noetl_worker.settings import values as setting_values
 from noetl_worker.settings.settings import Settings
 
 MAX_SERVERS: Final = 64
-"""Most server URLs from notifications that the worker remembers. A fleet has fewer planes, but forged notifications
-could name any number."""
+"""Largest number of server URLs from notifications that the worker remembers. A fleet has fewer planes, but forged
+notifications could name any number."""
 CONNECTIONS_BESIDE_SLOTS: Final = 8
 AUTH_PAUSE_S: Final = 30.0
 """Seconds for which the worker sends no claims to a server that refused the credentials. Meanwhile the messages of that
@@ -45,7 +45,8 @@ class PlaneServer:
     store_route: str = ""
     """Path at which the result store answered last. Empty before the first answer of the store."""
     batch_bytes: int | None = None
-    """Most bytes of a batch of events, if the plane named a limit when it refused a batch. Otherwise None."""
+    """Largest number of bytes of a batch of events, if the plane named a limit when it refused a batch. Otherwise
+    None."""
 
 
 class Servers:

@@ -53,8 +53,8 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
     _most_bytes: float
     """Largest content of one answer, in bytes."""
     _max_overhead: int
-    """Most bytes that one answer may have besides its content: head, interim answers, trailers and chunk framing. Each
-    byte of content allows one more byte of chunk framing."""
+    """Largest number of bytes that one answer may have besides its content: head, interim answers, trailers and chunk
+    framing. Each byte of content allows one more byte of chunk framing."""
 
     _parser: AnswerParser
 

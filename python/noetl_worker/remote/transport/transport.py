@@ -20,7 +20,7 @@ from noetl_worker.text import json_text
 
 USER_AGENT = "noetl-worker"
 MAX_BODY_BYTES = MAX_RESULT_BYTES
-"""Most bytes of an answer that the worker reads, to limit memory. The Rust plane has the same limit
+"""Largest number of bytes of an answer that the worker reads, to limit memory. The Rust plane has the same limit
 (protocol/results.md#store)."""
 _NOT_READ: Final = object()
 Body: TypeAlias = bytes | tuple[bytes, ...]

@@ -20,8 +20,8 @@ TTL_S: Final = 60.0
 """Longest time for which a credential is used without asking the plane again. differs-from-upstream: NoETL's own
 Python worker caches a credential for 300 s. For that long it would use a rotated or withdrawn credential."""
 MAX_ENTRIES: Final = 256
-"""Most entries in the cache, as many as in NoETL's own Python worker (protocol/executions.md#credentials). A full cache
-drops the least recently used entry."""
+"""Largest number of entries in the cache, as many as in NoETL's own Python worker (protocol/executions.md#credentials).
+A full cache drops the least recently used entry."""
 
 Key: TypeAlias = tuple[str | int | None, ...]
 

@@ -53,8 +53,8 @@ _MIN_FLOAT_CHARS: Final = 6
 
 
 MOST_OF_A_COMMAND: Final = 1_000
-"""Most different secrets of one command. All data that leaves the worker is searched for up to 80 forms of each secret.
-"""
+"""Largest number of different secrets of one command. All data that leaves the worker is searched for up to 80 forms of
+each secret. """
 _TOO_MANY: Final = (
     "this command has more than {:,} different secrets (its credentials, and all values under names like `password` or "
     "`token`), and the worker cannot look for more: give other names to fields that hold no secret, keep the secrets "
@@ -66,7 +66,8 @@ class _Meaning(NamedTuple):
     """Kind of value to expect in a config field, judged by the field's name: alias, secret or several secrets."""
 
     is_alias: bool
-    """True if the value is a credential's alias, or an object that names or contains a credential."""
+    """True if the field's value is the alias of a credential, or an object that names or contains a credential. An
+    alias itself is no secret."""
     is_secret: bool
     is_several: bool
     """True for a plural name such as `api_keys`: each text in the value is a secret, but a number is only a count."""

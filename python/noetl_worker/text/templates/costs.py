@@ -20,8 +20,8 @@ _PIECE: Final = 60
 """Bytes that a short text in a list is charged for: its memory and its pointer in the list."""
 _MAX_DIGITS: Final = 400
 _MAX_OF_LINK: Final = 100
-"""Most characters of a text that is an argument of the filter `urlize`, which writes the text into each link. An
-argument that is a list (of URL schemes) may have a tenth as many elements."""
+"""Largest number of characters of a text that is an argument of the filter `urlize`, which writes the text into each
+link. An argument that is a list (of URL schemes) may have a tenth as many elements."""
 _ENCODINGS: Final = (
     *("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii", "latin-1", "latin1", "iso-8859-1"),
     *("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"),

@@ -14,7 +14,7 @@ from jinja2.runtime import Undefined
 from jinja2.utils import Namespace
 
 _LONGEST: Final = 60
-"""Most bits of an integer key. Many longer integers have the same hash."""
+"""Largest number of bits of an integer key. Many longer integers have the same hash."""
 MAX_NUMBERS: Final = 4_000
 """Largest number of numeric keys in one object. An attacker can choose numbers with different hashes whose positions in
 Python's hash table still collide. With this many keys, one look-up still costs little."""

@@ -20,13 +20,14 @@ from jinja2.runtime import Context, Undefined
 from jinja2.utils import pass_context
 
 MAX_NODES: Final = 1_000_000
-"""Most nodes that one rendering may use. A node is a unit of work, some 0.1 us: an element visited, a round of a loop,
-a call. All nodes together take a tenth of a second."""
+"""Largest number of nodes that one rendering may use. A node is a unit of work, some 0.1 us: an element visited, a
+round of a loop, a call. All nodes together take a tenth of a second."""
 MAX_BYTES: Final = 64_000_000
-"""Most bytes of all texts and lists that one rendering makes. A plane accepts results up to the same size."""
+"""Largest number of bytes of all texts and lists that one rendering makes. A plane accepts results up to the same
+size."""
 MAX_TIME_S: Final = 2.0
 MAX_BITS: Final = 100_000
-"""Most bits of an integer that a template may make."""
+"""Largest number of bits of an integer that a template may make."""
 PRINTED: Final = 6
 """Nodes (units of work) that each element of a value costs when the value is converted to text."""
 CONTAINER_NODES: Final = 8
@@ -52,11 +53,11 @@ COUNTED: Final = "_counted"
 """Name of the filter that `count_loops` puts around a loop's elements, so that each round is charged. `Environment`
 refuses a template that uses this filter."""
 _LONG_BITS: Final = 64
-"""Most bits of an integer that costs nothing extra. For longer integers, Python needs quadratic time to write the
-digits."""
+"""Largest number of bits of an integer that costs nothing extra. For longer integers, Python needs quadratic time to
+write the digits."""
 _POINTER: Final = 8
 _ENTRY: Final = 100
-"""Approximate bytes of a key and its value in a dict."""
+"""Approximate memory of one entry of a dict, in bytes, without the contents of its key and value."""
 _ATOMS: Final = frozenset({int, float, bool, type(None)})
 _FLAT: Final = _ATOMS | {str}
 _NO_ITERATORS: Final = frozenset({str, int, float, bool, list, dict, tuple})

@@ -28,7 +28,7 @@ _NO_STEPS: Final = frozenset({"ctx", "event", "input", "iter", "job", "keychain"
 _METHOD: Final = "method"
 """Marker in the field `ctx` of a Getattr syntax node: the template calls the attribute as a method."""
 _SHORT: Final = 1_000
-"""Most characters of a text that may be compared without a charge to the rendering's budget."""
+"""Length in characters up to which a text is compared without a charge to the rendering's budget."""
 
 
 class _StrictMissing(ChainableUndefined):

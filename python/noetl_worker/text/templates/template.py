@@ -38,11 +38,12 @@ __all__ = ["PlainText", "WithFallback", "has_template", "render", "truthy"]
 
 _CACHED_TEMPLATES: Final = 1_024
 _LONGEST_CACHED: Final = 16_384
-"""Most characters of a cached template. Longer ones are compiled each time, so the cache stays below some 20 MB."""
+"""Largest number of characters of a cached template. Longer ones are compiled each time, so the cache stays below some
+20 MB."""
 _EXCERPT: Final = 160
-"""Most characters of a template that an error quotes."""
+"""Largest number of characters of a template that an error quotes."""
 _REASON: Final = 500
-"""Most characters of an exception's text that an error quotes. Some exceptions quote their whole input."""
+"""Largest number of characters of an exception's text that an error quotes. Some exceptions quote their whole input."""
 _MISSING: Final = object()
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _ENTRY_BYTES: Final = 20

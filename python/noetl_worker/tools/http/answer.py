@@ -38,7 +38,8 @@ _LONGEST_WAIT_S: Final = 1e9
 a timer cannot wait for infinity."""
 _BOM: Final = b"\xef\xbb\xbf"
 _LONGEST_HEADER: Final = 1024
-"""Most characters of a Content-Type header that are searched for a charset. A longer Retry-After header is ignored."""
+"""Largest number of characters of a Content-Type header that are searched for a charset. A longer Retry-After header is
+ignored."""
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^;\s]*))", re.IGNORECASE)
 _CHARGED_AT_ONCE: Final = 1 << 20
 _UNPACKED_AT_ONCE: Final = 1 << 20
@@ -182,8 +183,9 @@ class _Unpacking:
 
 
 async def answer_result(response: httpx.Response, content: Content, response_type: str, elapsed_s: float) -> ToolResult:
-    """Return the result for an HTTP answer, and empty `content`. The data has the fields of NoETL's Rust worker and of
-    NoETL's Python worker. `in_plane_form` later removes the fields that only the other plane's worker returns."""
+    """Return the result for an HTTP answer. `content` is cleared, to free its memory. The data has the fields of
+    NoETL's Rust worker and of NoETL's Python worker. `in_plane_form` later removes the fields that only the other
+    plane's worker returns."""
     notes: list[str] = []
     headers = dict(response.headers.items())  # httpx would go through all headers at each look-up
     payload = await _payload(headers, content, response_type, notes)

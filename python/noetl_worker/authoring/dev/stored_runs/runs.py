@@ -63,9 +63,10 @@ class StoredRuns:
             return database.execute("SELECT 1 FROM rows WHERE run = ?", (run,)).fetchone() is not None
 
     def find(self, name: str, kind: str | None = None) -> list[StoredRow]:
-        """Return the rows of a run, or only the rows of one kind; [] if the run is not stored.
+        """Return the stored rows of a run: its execution, commands and events. Return [] if the run is not stored.
 
         Args:
+            kind: sort of the rows to return, such as `event`; None: all rows.
             name: id of the run's execution, of one of its commands or of one of its events.
         """
         if not self.file.exists():

@@ -56,8 +56,8 @@ _JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
 _CUT: Final = "_truncated"
 """Key that marks a preview, or a shortened result of a list of tasks. The result store has the full result."""
 _MAX_RESPONSE_BYTES: Final = 500_000
-"""Most bytes of a stored result that the event contains in full, in addition to the reference. A larger result would
-keep the plane busy for over a second."""
+"""Largest number of bytes of a stored result that the event contains in full, in addition to the reference. A larger
+result would keep the plane busy for over a second."""
 _COPIES: Final = 6
 """Number of copies of a stored result that the plane puts into one later command (counted on NoETL 4.0.0). A stored
 result may therefore have only MAX_RESULT_BYTES divided by this number."""

@@ -27,8 +27,8 @@ from noetl_worker.text import json_text
 _UPDATES: Final = "_context_updates"
 """Key in the result of a list of tasks. Its value has the variables that the tasks have set."""
 _MOST_UPDATES_BYTES: Final = 64 * 1024
-"""Most bytes of the variables that tasks have set, in an event that refers to a stored result. The whole event may have
-150 kB."""
+"""Largest number of bytes of the variables that tasks have set, in an event that refers to a stored result. The whole
+event may have 150 kB."""
 _LOST_UPDATES: Final = (
     "later steps do not get the variables that the tasks have set: with a stored result, these variables may have "
     f"{_MOST_UPDATES_BYTES} bytes; set smaller variables, or return a smaller result"

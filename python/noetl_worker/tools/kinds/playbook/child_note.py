@@ -15,7 +15,7 @@ from noetl_worker.errors import ControlPlaneError
 from noetl_worker.tools.contract import ToolContext
 
 _NOT_IN_NAMES: Final = re.compile(r"\W")
-_ADVICE: Final = "do nothing, unless this worker stops while the step waits: the next attempt then starts another child"
+_ADVICE: Final = "do nothing; but if this worker stops meanwhile, cancel the second child that the next attempt starts"
 
 
 class ChildNote:

@@ -69,9 +69,9 @@ class ScriptConfig:
 
 
 class ScriptTool(ClusterTool):
-    """Tool of kind `script`.
+    """Tool of kind `script`: runs a script in a Kubernetes Job.
 
-    differs-from-upstream: the worker itself reads gs:// scripts; the Job owns the ConfigMap and the Secret.
+    differs-from-upstream: the worker itself reads gs:// scripts; the Job owns the ConfigMap and the Secret made for it.
     """
 
     kind: ClassVar[str] = "script"

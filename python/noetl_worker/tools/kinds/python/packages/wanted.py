@@ -87,7 +87,7 @@ def _listed(given: Any) -> list[tuple[str, Any]]:
 
 def _from_block(blocks: list[str]) -> WantedPackages | None:
     if len(blocks) > 1:
-        raise _wrong("the code has several of these blocks; keep one", "code")
+        raise _wrong("the code has several `# /// script` blocks; keep one", "code")
     text = "".join(line[2:] if line.startswith("# ") else line[1:] for line in blocks[0].splitlines(keepends=True))
     try:
         found = _tomllib.loads(text)
