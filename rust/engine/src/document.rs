@@ -6,43 +6,9 @@
 
 use std::borrow::Cow;
 
-use crate::error::{EngineError, Family};
-use crate::reader::{hex4, Reader};
-
-/// The kind of a JSON value. `1` and `1.0` are of different kinds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// null
-    Null,
-    /// true
-    True,
-    /// false
-    False,
-    /// A number without fraction and exponent.
-    Integer,
-    /// Any other number.
-    Float,
-    /// A text without escapes.
-    Text,
-    /// A text with escapes.
-    EscapedText,
-    /// An array.
-    Array,
-    /// An object.
-    Object,
-}
-
-/// The node of one value. Nodes are in reading order.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Node {
-    pub(crate) kind: Kind,
-    /// First byte of the token (inside the quotes of a text).
-    pub(crate) start: u32,
-    /// Byte after the token; for containers the number of elements or members as written.
-    pub(crate) end: u32,
-    /// Index of the node after this one's subtree.
-    pub(crate) next: u32,
-}
+use crate::error::EngineError;
+pub use crate::reader::Kind;
+use crate::reader::{hex4, refusal, Node, Reader};
 
 /// A parsed document.
 #[derive(Clone, Debug)]
@@ -96,10 +62,6 @@ impl<'a> Document<'a> {
     pub fn source(&self) -> &str {
         &self.text
     }
-}
-
-pub(crate) fn refusal(code: &'static str, message: &str) -> EngineError {
-    EngineError::new(Family::Document, code, message)
 }
 
 impl<'d> Value<'d> {

@@ -7,10 +7,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::document::{write_text, Document, Kind, Value};
 use crate::error::EngineError;
-use crate::redact::{
-    holds_text, is_kept, is_reference, kept_keys, may_hold_credential, named_by, redact, Named, MARK,
-};
-use crate::secrets::Secrets;
+use crate::redact::{holds_text, is_kept, is_reference, kept_keys, may_hold_credential, named_by, redact, Named};
+use crate::secrets::{Secrets, MARK};
 use crate::wrapped::lines_in_document;
 
 /// Longest text of a preview, in bytes of UTF-8.

@@ -1,13 +1,47 @@
 //! The JSON parser: bytes to nodes, without recursion and without looking at a byte twice.
 //! Twin: `DocumentReader` in `python/noetl_worker/engine/pure/document.py`.
 
-use crate::document::{refusal, Kind, Node};
-use crate::error::EngineError;
+use crate::error::{EngineError, Family};
 
 /// Largest depth of nested arrays and objects in a document.
 pub const MAX_DEPTH: usize = 512;
 /// Most digits of an integer; CPython's own default limit.
 pub const MAX_INTEGER_DIGITS: usize = 4_300;
+
+/// The kind of a JSON value. `1` and `1.0` are of different kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// null
+    Null,
+    /// true
+    True,
+    /// false
+    False,
+    /// A number without fraction and exponent.
+    Integer,
+    /// Any other number.
+    Float,
+    /// A text without escapes.
+    Text,
+    /// A text with escapes.
+    EscapedText,
+    /// An array.
+    Array,
+    /// An object.
+    Object,
+}
+
+/// The node of one value. Nodes are in reading order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Node {
+    pub(crate) kind: Kind,
+    /// First byte of the token (inside the quotes of a text).
+    pub(crate) start: u32,
+    /// Byte after the token; for containers the number of elements or members as written.
+    pub(crate) end: u32,
+    /// Index of the node after this one's subtree.
+    pub(crate) next: u32,
+}
 
 /// The parser. It reads from left to right, and the first mistake decides the error.
 pub(crate) struct Reader<'a> {
@@ -288,4 +322,8 @@ fn plain_end(data: &[u8], from: usize) -> usize {
 /// Read four hexadecimal digits at the start.
 pub(crate) fn hex4(bytes: &[u8]) -> Option<u32> {
     bytes.get(..4)?.iter().try_fold(0, |value, byte| Some(value * 16 + char::from(*byte).to_digit(16)?))
+}
+
+pub(crate) fn refusal(code: &'static str, message: &str) -> EngineError {
+    EngineError::new(Family::Document, code, message)
 }

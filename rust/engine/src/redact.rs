@@ -9,11 +9,8 @@ use aho_corasick::{packed, AhoCorasick};
 use regex::Regex;
 
 use crate::document::{Kind, Value};
-use crate::secrets::Secrets;
+use crate::secrets::{Secrets, MARK};
 use crate::wrapped::lines_in_text;
-
-/// The mark that replaces a secret.
-pub const MARK: &str = "[REDACTED]";
 
 const SENSITIVE_WORDS: &[&str] = &[
     "password",

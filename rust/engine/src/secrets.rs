@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use memchr::memmem::Finder;
 use regex::bytes::Regex;
 
-use crate::redact::MARK;
-
+/// The mark that replaces a secret.
+pub const MARK: &str = "[REDACTED]";
 /// Least characters of a known secret to search for.
 pub const MIN_SECRET_CHARS: usize = 4;
 /// Characters by which a longer secret is found. It is replaced as far as the text agrees with it.
