@@ -32,8 +32,8 @@ def _main() -> None:
     """Start a worker, or print the version, without importing the CLI modules if the arguments allow this. Otherwise
     run the CLI.
 
-    A worker starts itself again without its environment variables. The new process hides its memory from other
-    processes, then reads the variables. Only afterwards are modules imported that read the environment.
+    To hide its variables from other processes, a worker starts itself again without them. The new process first
+    hides its memory, then receives the variables. Only afterwards are modules imported that read the environment.
     """
     completes = _ASKS_FOR_COMPLETION in os.environ
     if sealed_environment.is_handed_over():
@@ -86,7 +86,7 @@ def worker_alone() -> Callable[[Mapping[str, str | None]], int]:
 
 
 def _load_structlog() -> None:
-    """Import structlog without rich and greenlet. By itself structlog loads both if they are installed."""
+    """Import structlog, but prevent it from loading rich and greenlet, which it otherwise loads if installed."""
     for name in _NOT_FOR_STRUCTLOG:
         sys.modules[name] = None  # type: ignore[assignment]
     try:

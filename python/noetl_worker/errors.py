@@ -162,9 +162,9 @@ class ConfigurationError(ToolError):
         tool: kind of the tool, with which the text then begins. The worker adds the kind to an error that names a
             field.
         reason: `missing`, `unknown` (the kind has no such field), `ignored` (nothing reads the field), else `invalid`.
-        kind: the same as for ToolError.
-        retryable: the same as for ToolError.
-        code: the same as for ToolError.
+        kind: a word of protocol/tasks.md#results, or None for `configuration`.
+        retryable: True if the same call may succeed later.
+        code: the tool's own code, which policy rules of a playbook can read.
     """
 
     default_kind = "configuration"

@@ -50,7 +50,7 @@ VERBS: Final = re.findall(
     Provide Publish Pull Put Queue Quote Raise Rate Read Reap Record Redact Refuse Register Remember Remove
     Render Repeat Replace Report Request Resolve Return Run Say Search Send Serve Set Shorten Show Shut Sign
     Signal Sleep Split Start Step Stop Store Submit Subscribe Subtract Summarise Switch Take Tell Test
-    Toggle Try Turn Update Use Wait Warn Watch Withdraw Work Wrap Write Yield
+    Toggle Try Turn Update Use Wait Wake Warn Watch Withdraw Work Wrap Write Yield
     """,
 )
 """Imperatives that begin the docstrings of functions, sorted. A new docstring may need a further one."""

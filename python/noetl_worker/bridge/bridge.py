@@ -241,7 +241,7 @@ class Bridge:
             await asyncio.sleep(_PULSE_S)
 
     async def _watch(self, connection: Connection) -> None:
-        """Keep the readiness probe in step with NATS. Raise WorkerBroken once the connection is closed for good."""
+        """Set the bridge ready while NATS is connected. Raise WorkerBroken once the connection is closed for good."""
 
         def report() -> None:
             is_connected = connection.is_connected

@@ -25,7 +25,7 @@ class NotARecord(NoetlWorkerError):
 @dataclass(frozen=True, slots=True)
 class FeedRecord:
     sequence: int
-    """Number of the record (`global_sequence`). The acknowledgement to the publisher repeats it."""
+    """Number of the record (`global_sequence`). The bridge acknowledges the record to the plane by this number."""
     event_id: str
     execution_id: str
     pool: str

@@ -183,7 +183,7 @@ async def _for_each(
     """Apply an action to dead letters, print the number of successes, and return the exit code.
 
     Args:
-        ids: numbers of the dead letters; empty: all dead letters that have the reason and the age.
+        ids: sequence numbers of the dead letters in the stream; empty: all dead letters with the reason and the age.
         act: applies the action to one dead letter. Returns False if the action failed.
         done_word: past participle of the action for the output, such as `deleted`.
         reason: only dead letters of this kind, or with this text in their reason. An unknown text is an error.
@@ -219,7 +219,7 @@ async def _for_each(
 async def _select(
     store: DeadLetterStore, stream: str, ids: Sequence[int]
 ) -> AsyncIterator[tuple[int, StoredMessage | None]]:
-    """Yield the number and message of each dead letter in `ids`; the message is None if there is no such dead letter.
+    """Yield the sequence number and message of each dead letter in `ids`. For a missing one, the message is None.
 
     For empty `ids`, yield all dead letters, the oldest first.
     """

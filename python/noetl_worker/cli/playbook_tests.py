@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from noetl_worker.authoring.dev.playbook_tests.tests_run import FinishedTest
 
 _CHECKED: Final = ("NW1", "NW201", "NW402")
-"""Codes, or prefixes of codes, of playbook mistakes that would make every test fail. So no test is run.
+"""Codes, or prefixes of codes, of mistakes that make every test of a playbook fail, so that no test is run.
 
-They mean a wrong key or type, an unknown tool kind, and a `next` entry that names a missing step.
+The codes mean a wrong key or type, an unknown tool kind, and a `next` entry that names a missing step.
 """
 
 

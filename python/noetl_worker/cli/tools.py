@@ -61,9 +61,9 @@ def _write_pages(folder: Path, tools: list[Tool[Any]], kind: str | None) -> None
 
 
 def _registry(*, plugins: bool) -> Registry:
-    """Return a registry of the tools that the settings allow, or, without `plugins`, of all built-in tools.
+    """Return a registry of the tools that the settings allow, including plug-ins.
 
-    The public documentation lists the built-in tools.
+    If `plugins` is False, return all built-in tools only, for the public documentation.
     """
     from noetl_worker.pipeline.command.tool_rules import make_registry
     from noetl_worker.settings.settings import load_settings

@@ -61,7 +61,7 @@ def top(
 
 
 def _without_scheme(address: str) -> str:
-    """Return an address that a user typed as HOST:PORT, without `http://`. Raise SettingsError if it is invalid."""
+    """Return an address that a user typed, as HOST:PORT without `http://`. Raise SettingsError if it is invalid."""
     import httpx
 
     bare = address.removeprefix("http://").rstrip("/")

@@ -85,7 +85,7 @@ class CompiledCases(Protocol):
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """Sorted names of all variables that conditions may read. The caller of `match` need not pass others."""
+        """Sorted names of all variables that conditions may read. Callers of `match` need not pass other variables."""
 
     @property
     def reads_result(self) -> bool:
@@ -155,7 +155,7 @@ class Engine(Protocol):
         Args:
             condition: a JSON object {"left": ..., "op": ..., "right": ...}.
             variables: a JSON object with the variables that a left side may name.
-            data: the tool's `data` as JSON; None when the tool returned none.
+            data: the tool's `data` as JSON; None when the tool returned no data.
 
         Raises:
             CaseError: the condition does not parse.

@@ -95,8 +95,8 @@ _NAMES: Final = {**_REASONS, DispositionKind.CLAIM_REFUSED: "claim"}
 WORDS: Final[Mapping[tuple[DispositionKind, Answer], str]] = {
     (kind, answer): f"{answer.value}:{_NAMES.get(kind, kind.value)}" for kind in DispositionKind for answer in Answer
 }
-"""Texts for a command's summary log line, by kind and by the answer that JetStream really got. The real answer is nak
-instead of term if the dead letter could not be stored."""
+"""Texts for a command's summary log line, by disposition kind and by the answer that JetStream really got. The real
+answer is nak instead of term if the dead letter could not be stored."""
 
 
 @dataclass(frozen=True, slots=True)

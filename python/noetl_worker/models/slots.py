@@ -134,7 +134,7 @@ class Slots:
             raise
 
     def leave_alone(self) -> None:
-        """Let other commands run again, after `enter_alone`."""
+        """End the time in which one command runs alone (`enter_alone`). Other commands may then start again."""
         self._leave_alone(self._alone[0])
 
     def _leave_alone(self, place: _Waiter) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Container
 from typing import Final
 
 INPUTS: Final = ("args", "input")
-"""Names of the field that has a tool's input. If both fields are given and have the same key, the value in `input`
-counts."""
+"""Names of the field that has a tool's input. If `args` and `input` are both given and have the same key, the value in
+`input` counts."""
 SEQUENCES: Final = ("task_sequence", "pipeline")
 """Names of the tool kind that runs a list of tasks."""
 STEP_OF_TASKS: Final = ":task_sequence"

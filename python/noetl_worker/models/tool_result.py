@@ -85,7 +85,7 @@ class ToolResult:
 
         Args:
             message: the text of the failure.
-            fields: the other fields of ToolFailure.
+            fields: `kind`, `retryable` and `code` of the failure.
         """
         return cls(status=ToolStatus.ERROR, error=RaisedFailure(message, **fields))
 

@@ -150,8 +150,8 @@ def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -
 
 
 def _harmless_line(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Return a log line without control characters in its strings, for a terminal. The JSON format escapes them
-    anyway."""
+    """Return a log line without control characters in its strings, for a terminal. Log lines in JSON do not need this,
+    because JSON escapes control characters."""
     return {name: harmless(value) if isinstance(value, str) else value for name, value in event_dict.items()}
 
 

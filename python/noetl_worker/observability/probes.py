@@ -20,7 +20,7 @@ BLOCKED_AFTER_S: Final = 5.0
 """Seconds without an iteration of the main loop after which the loop is reported as blocked."""
 STANDS_AFTER_S: Final = 10.0
 """Seconds that a call waits for a thread before its thread pool is reported on /livez. Only the pool for the worker's
-own work makes /livez fail. The other pools wait for a DNS resolver, and a restart would not change the resolver."""
+own work makes /livez fail. The other pools do not, because they wait for a DNS resolver, which no restart repairs."""
 
 
 @dataclass
@@ -45,8 +45,8 @@ class Health:
         self.ready, self.reason = ready, reason
 
     def readiness(self) -> tuple[bool, str]:
-        """Return whether the worker is ready, and why. The worker's own reason takes precedence over a fault of the
-        plane."""
+        """Return whether the worker is ready, and the reason as text. A fault of the plane makes the worker not ready.
+        If the worker itself is not ready, its own reason is returned, not the fault."""
         if not self.ready or self.plane_down is None:
             return self.ready, self.reason
         return False, self.plane_down

@@ -34,8 +34,8 @@ def status_after(error: BaseException) -> str:
 class ToolTimes(MetricFamily[Times]):
     """The durations of tools. `labels(kind, status).observe(seconds)` adds one duration.
 
-    A scrape makes four metrics from the durations. Two of them are those of NoETL's published workers,
-    which have no label `status`: the durations of all tools, and the number of failures.
+    A scrape makes four metrics from the durations. NoETL's published workers have two of these metrics too: the
+    durations of all tools, and the number of failures. Only these two metrics have no label `status`.
     """
 
     def __init__(self, *, buckets: Sequence[float]) -> None:

@@ -16,8 +16,8 @@ _AGAIN_S: Final = 2.0
 
 
 def wake_first(waiting: deque[asyncio.Future[T]], value: T) -> bool:
-    """Set the result of the first future in a queue that is not done, and drop the futures up to this one. Return False
-    if all futures were done."""
+    """Wake the first waiter in a queue of futures: set `value` as the result of the first future that is not done.
+    Remove this future and all before it from the queue. Return False if all futures were done."""
     while waiting:
         place = waiting.popleft()
         if not place.done():

@@ -89,8 +89,8 @@ class OwnLookups(Lookups):
         return addresses if time.monotonic() < until_s else None
 
     async def connected(self, host: str, port: int, connect: Callable[[str], Awaitable[T]]) -> T:
-        """Connect as `Lookups.connected` does. After a failure, remove the name from the cache, so that the next call
-        looks it up again."""
+        """Call `connect` with each address of `host`, in order, until a call raises no OSError. Return its result.
+        After any exception, remove `host` from the cache, so that the next call looks it up again."""
         try:
             return await super().connected(host, port, connect)
         except BaseException:  # also a cancellation by a deadline

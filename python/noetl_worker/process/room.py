@@ -17,7 +17,7 @@ __all__ = ["MOST_OF_ONE", "room"]
 
 MOST_OF_ONE: Final = 512 << 20
 """Largest memory, in bytes, that one owner, such as a running tool, can take from the worker's memory budget.
-The budget (`_MOST`) and one owner above it stay below 1 GiB, the memory limit of the Helm chart."""
+The sum of this size and the budget of all owners (`_MOST`) is below 1 GiB, the memory limit of the Helm chart."""
 _MOST: Final = 256 << 20
 """Budget in bytes for all owners, such as running tools, together. Once the budget is used up, only the owner that took
 memory first gets more."""

@@ -26,8 +26,8 @@ def patterns_by_name(text: str) -> Patterns | None:
 
 
 def kubernetes_names(text: str) -> Patterns | None:
-    """Parse `namespaces=jobs,etl-*;secrets=app-*` as `patterns_by_name` does. Only names in KUBERNETES_PARTS may stand
-    before `=`."""
+    """Parse an allow-list of Kubernetes objects: `namespaces=jobs,etl-*` gives {"namespaces": ("jobs", "etl-*")}. Only
+    names in KUBERNETES_PARTS may stand before `=`. Return None for an empty text."""
     try:
         found = patterns_by_name(text)
         if found is None or found.keys() <= set(KUBERNETES_PARTS):

@@ -98,5 +98,6 @@ def load_settings(
     flags: Mapping[str, str | None] | None = None,
     dotenv: Path | None = None,
 ) -> Settings:
-    """Read the settings as `read_settings` does, and return them without the source of each setting."""
+    """Read the settings from flags, environment, `.env` and a NATS context. Unlike `read_settings`, return only the
+    values, not the source of each setting."""
     return read_settings(environment, flags=flags, dotenv=dotenv).settings

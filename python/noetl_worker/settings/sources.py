@@ -122,8 +122,8 @@ def given_texts(
 def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], dotenv: Path) -> dict[str, str | None]:
     """Return variables that have a prefix of our settings but are no settings, each with the most similar setting.
 
-    The value is None if no setting is similar. Such a variable is returned only if its prefix is in `_OURS`, since
-    other programs use the other prefixes. An unknown variable may be mistyped, or belong to another worker or version.
+    If no setting is similar, the variable is returned with None, and only if its prefix is in `_OURS`: other programs
+    use the other prefixes. An unknown variable may be mistyped, or belong to another worker or version.
     """
     known = {f"{name}{ending}" for line in lines for name in line.names for ending in ("", FILE_SUFFIX)}
     given = {*environment, *_dotenv_texts(dotenv)} - known
@@ -143,7 +143,11 @@ def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], 
 
 
 def advice_on(unknown: Mapping[str, str | None]) -> str:
-    """Return advice about the variables that `unknown_names` found."""
+    """Return advice for the user about environment variables that are no settings: which setting each may have meant.
+
+    Args:
+        unknown: most similar setting, or None, by variable.
+    """
     meant = [f"{name} is not read: did you mean {nearest}?" for name, nearest in unknown.items() if nearest]
     rest = [name for name, nearest in unknown.items() if not nearest]
     known = [f"the worker does not read {', '.join(rest)}; `noetl-worker config` lists the settings"] if rest else []

@@ -74,7 +74,7 @@ class ToolCall:
 
     @property
     def code(self) -> str | None:
-        """The failure's code (`output.error.code`); None on success."""
+        """The failure's code, such as an HTTP status or SQLSTATE (`output.error.code`); None on success."""
         return self._failure.code if self._failure is not None else None
 
     @property
@@ -124,7 +124,7 @@ def _chain(error: BaseException) -> list[str]:
 
 
 async def acall_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolCall:
-    """Call a tool once in the running event loop. An exception of the tool is returned in the call, not raised.
+    """Call a tool once in the running event loop. An exception of the tool is in the returned ToolCall, not raised.
 
     Args:
         tool: an instance of your tool, or the name of a tool kind.
@@ -163,6 +163,6 @@ def call_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context:
     Args:
         tool: an instance of your tool, or the name of a tool kind.
         config: the config as in a playbook, unrendered.
-        context: further arguments, as for `acall_tool`.
+        context: arguments of `tool_context`, such as `variables` or `credentials`.
     """
     return asyncio.run(acall_tool(tool, config, **context))

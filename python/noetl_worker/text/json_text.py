@@ -94,7 +94,7 @@ def loads_exact(data: bytes | str) -> JsonValue:
         data: bytes in UTF-8, or text.
 
     Raises:
-        DocumentError: see `loads`.
+        DocumentError: `json_syntax`, or `json_size` if the values would take over 512 MiB of memory.
     """
     try:
         return _large(data, _loads_with_digits) if data[_SHORT : _SHORT + 1] else _loads_with_digits(data)
@@ -107,12 +107,12 @@ async def loads_in_room(data: bytes, owner: object, read: Callable[[bytes], Json
 
     Args:
         data: bytes in UTF-8.
-        owner: the owner to charge the values to, see `Room.take`.
+        owner: object to whose share of the memory budget the values count, until the object is deleted.
         read: `loads` or `loads_exact`.
 
     Raises:
-        DocumentError: see `loads`.
-        ToolError: kind `resource`, from `Room.take`.
+        DocumentError: `json_syntax`, or `json_size` if the values would take over 512 MiB of memory.
+        ToolError: kind `resource` if all data of `owner` would take over 512 MiB of memory.
     """
     size = len(data)
     if size <= LARGE:

@@ -22,7 +22,8 @@ MAX_DEPTH = 254
 by a text."""
 _HALF_OF_PAIR = re.compile("[\ud800-\udfff]")
 TEXTS: dict[type, Callable[[Any], Any]] = {}
-"""Parser for each type whose values wrap JSON text. `json_text.py` adds the type that its function `embed` returns."""
+"""Functions, by type of their argument, that parse the JSON in an object that wraps JSON text. `json_text.py` adds the
+type that its function `embed` returns."""
 
 
 def plain(value: Any, above: tuple[int, ...] = ()) -> Any:

@@ -27,7 +27,7 @@ _LONGEST_NUMBER: Final = 1_000
 """Largest number of characters of a number. The time to read a number of base 60 (`1:1:1`) grows with the square of its
 length."""
 _LONGEST_WORD: Final = 40
-"""Largest number of characters of a value that `misleading_values` checks. Words like `no` and numbers are shorter."""
+"""Largest number of characters of a value that `misleading_values` checks. Such values (`no`, `12:30`) are shorter."""
 _WORDS: Final = ("yes", "no", "on", "off")
 _IMPLICIT: Final = yaml.SafeLoader.yaml_implicit_resolvers
 UNREADABLE: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError, LookupError)

@@ -270,10 +270,10 @@ class ToolContext:
     """The operator's settings for tools: directories, hosts, limits, secrets by name."""
 
     def with_render(self, render: Render) -> ToolContext:
-        """Return a copy of this context with another `render` function.
+        """Return a copy of this context with another `render` function, for example to leave some values unrendered.
 
         Args:
-            render: see `ToolValues.render`.
+            render: `render(value, extra)` returns a JSON value with its templates rendered, or some left as they are.
         """
         return replace(self, values=replace(self.values, render=render))
 

@@ -36,8 +36,8 @@ async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, conte
 
 
 async def merged_data(auth: str | Mapping[str, Any], context: ToolContext) -> dict[str, Any]:
-    """Return the credential data for `auth`, as `credential_data` does. An object with one nested object stays as it
-    is: `credential_data` returns the nested object."""
+    """Return the credential data for `auth`: an alias, an object with an alias, or the data itself. In an object with
+    an alias, the other fields override the fields of the credential. `{"db": {...}}` is data with one field."""
     if isinstance(auth, str):
         return dict(await context.secrets.credential(auth))
     alias = find_alias(auth)

@@ -48,7 +48,7 @@ def effective_timeout(kind: str, given: Mapping[str, JsonValue]) -> float | None
 
     Args:
         kind: the tool's kind, for the error's text.
-        given: from `given_timeouts`. A value that is still a template is skipped.
+        given: name -> value of each timeout in the config. A value that is still a template is skipped.
 
     Returns:
         Seconds; None if none is set.
@@ -62,8 +62,8 @@ def effective_timeout(kind: str, given: Mapping[str, JsonValue]) -> float | None
 
 
 def timeout_parts(kind: str, given: Mapping[str, JsonValue]) -> dict[str, float]:
-    """Return the seconds for the phases of a tool's request. A timeout {"connect": 2, "read": "5s", "total": 30} gives
-    {"connect_timeout": 2, "read_timeout": 5}."""
+    """Return the seconds that a tool's request may take to connect and to read. A timeout {"connect": 2, "read": "5s",
+    "total": 30} gives {"connect_timeout": 2, "read_timeout": 5}."""
     parts: dict[str, float] = {}
     for one in given.values():
         for name in ("connect", "read"):

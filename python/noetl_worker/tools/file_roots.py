@@ -17,8 +17,8 @@ FILE_ROOTS: Final = "NOETL_WORKER_FILE_ROOTS"
 """Name of the environment variable that lists the directories, separated by `:`, whose files playbooks may name. If the
 variable is empty, a playbook may name any file except a forbidden one (`is_forbidden`)."""
 KERNEL: Final = ("/proc", "/sys")
-"""Kernel file systems. Playbooks may never name their files, which expose the worker's memory and other processes'
-environments."""
+"""Directories of kernel file systems. Playbooks may never name files in these directories, because such files expose
+the worker's memory and the environments of other processes."""
 _OWN: Final = "noetl-"
 """Name prefix of the worker's own directories in the temporary directory: the outbox, scratch directories of
 commands."""

@@ -168,12 +168,12 @@ async def _credential(known: Mapping[str, Mapping[str, JsonValue]], alias: str) 
 
 
 async def arun_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolResult:
-    """Run a tool once in the running loop.
+    """Run a tool once in the running event loop, for a test.
 
     Args:
         tool: an instance of your tool, or a kind.
-        config: as a playbook has it, unrendered.
-        context: see `tool_context`; or `context=` an existing ToolContext.
+        config: the tool's config as a playbook has it, unrendered.
+        context: keyword arguments for `tool_context`; or `context=` with an existing ToolContext.
 
     Raises:
         ToolError: the failure that the worker reports as `call.error`: a bad config, or a server that cannot be
@@ -193,8 +193,8 @@ def run_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: 
 
     Args:
         tool: an instance of your tool, or a kind.
-        config: as a playbook has it, unrendered.
-        context: see `tool_context`; or `context=` an existing ToolContext.
+        config: the tool's config as a playbook has it, unrendered.
+        context: keyword arguments for `tool_context`; or `context=` with an existing ToolContext.
 
     Raises:
         ToolError: the failure that the worker reports as `call.error`.

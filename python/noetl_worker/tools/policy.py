@@ -59,8 +59,8 @@ class ConfigPlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """The `then` of a policy rule: what to do after a task, such as `retry` or `jump`. `attempts` counts every
-    execution of the task, including the first."""
+    """The `then` of a policy rule: what to do after a task, such as `retry` or `jump`. `attempts` is the
+    maximum number of times that the task is run, including the first time."""
 
     do: str = "continue"
     attempts: int = _ATTEMPTS
@@ -177,11 +177,8 @@ def not_found(to: str | None, label: str, field: str = "") -> ConfigurationError
 
 
 def find_unknown_jumps(rules: Sequence[PolicyRule], position: int, labels: Sequence[str]) -> list[ConfigurationError]:
-    """Return an error for each rule that jumps to an unknown task. The errors are only logged before the sequence
-    starts.
-
-    The rule fails its task later, if its condition is true.
-    """
+    """Return an error for each rule that jumps to an unknown task. The worker only logs these errors before the
+    sequence starts, because such a rule fails its task only if its condition is true. `check` reports the errors."""
     jumps = [rule.action for rule in rules if rule.action is not None and rule.action.do == "jump"]
     wrong = [action for action in jumps if jump_position(action.to, position, labels) is None]
     return [not_found(action.to, labels[position], f"{action.field}.to") for action in wrong]

@@ -342,9 +342,9 @@ class Registry:
         the templates are still unknown.
 
         Args:
-            kind: as in `prepare`.
-            raw_config: as in `prepare`.
-            context: as in `prepare`.
+            kind: a kind or an alias.
+            raw_config: as a playbook has it, unrendered.
+            context: the values that templates see, and the time left.
 
         Raises:
             UnknownTool: no such kind.
@@ -358,13 +358,16 @@ class Registry:
             self.prepare(kind, raw_config, context)
 
     async def run_tool(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> ToolResult:
-        """Prepare a call and run it. Raises what `prepare` and `PreparedTool.run` raise. `context.worker.run_tool` is
-        this method.
+        """Check a tool's config and run the tool once. Tools call this method as `context.worker.run_tool`.
 
         Args:
-            kind: as in `prepare`.
-            raw_config: as in `prepare`.
-            context: the context to run it in.
+            kind: a kind or an alias.
+            raw_config: as a playbook has it, unrendered.
+            context: the context in which the tool runs.
+
+        Raises:
+            UnknownTool, ConfigurationError, TemplateError: the config is refused, and the tool does not run.
+            ToolError: the tool failed.
         """
         prepared = self.prepare(kind, raw_config, context)
         for warning in prepared.warnings:

@@ -85,9 +85,9 @@ class Deliveries:
         """Let commands finish within the drain time, then interrupt the other commands and return their messages.
         Return True if a command was interrupted.
 
-        A request that reports an outcome may last longer if the plane is issuing the next commands inside the request:
-        until the worker gets a second stop signal. If all commands finish, the drain also waits within the drain time
-        for event batches that a plane has accepted and not processed.
+        A request that reports an outcome may last longer than the drain time if the plane issues the next commands
+        inside the request. A second stop signal cuts such a request off. If all commands finish, the drain also waits
+        within the drain time for event batches that a plane has accepted and not processed.
         """
         puller.pause(True)  # the subscription stays, so that messages of an open pull are returned at once
         log.info("draining", in_flight=len(self.tasks), timeout_s=self._drain_timeout_s)
@@ -117,8 +117,8 @@ class Deliveries:
         return bool(tasks) and (is_cut_off or len(tasks) > sum(issuing))
 
     async def _wait_for_commands(self, most_s: float, *, or_issuing: bool = False) -> None:
-        """Wait until no command runs, at most `most_s` seconds. With `or_issuing`, do not wait for requests in which
-        the plane issues commands."""
+        """Wait until no command runs, at most `most_s` seconds. With `or_issuing`, return also if each running
+        command waits for a request in which the plane issues commands."""
         deadline = time.monotonic() + most_s
         while (left_s := deadline - time.monotonic()) > 0 and (running := self.running()):
             if or_issuing and len(running) <= sum(self._issuing()):

@@ -56,7 +56,7 @@ class Startup:
         return connection
 
     async def durable(self, connection: Connection) -> Durable | None:
-        """Return the durable consumer of the settings. Create the consumer if it is missing.
+        """Return the durable consumer that the settings name. Create the consumer if it is missing.
 
         Raises:
             JetStreamError: a worker cannot use the consumer.
@@ -74,10 +74,10 @@ class Startup:
         return await self._reached(ensure, say)
 
     async def plane(self, client: ControlPlaneClient, has_bridge: Callable[[], Awaitable[bool]]) -> Plane | None:
-        """Return the configured plane.
+        """Wait until the configured plane answers, and return the plane.
 
         Args:
-            client: asks the plane.
+            client: sends the requests to the plane.
             has_bridge: returns whether a bridge program fills the command stream. It is called only for a plane
                 without NATS.
 

@@ -26,7 +26,7 @@ _DESCRIPTION: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Facts about a command that events lack: tool kind, loop item, HTTP request, and lines of the playbook's file."""
+    """Facts about a command that its events lack: tool kind, loop item, HTTP request, lines of the playbook's file."""
 
     kind: str = ""
     owner: str = ""
@@ -76,7 +76,7 @@ class Failure:
         return f"{method} {redact_text(str(self._fields.get('url') or address))}" if self.about.request else ""
 
     def details(self) -> list[str]:
-        """Return the lines that help to find the cause.
+        """Return the lines that help to find the cause of a command's failure.
 
         The lines come from the first of these sources that has text: the error without its first line; the traceback in
         stderr, or the last lines of stderr; the HTTP answer; the result.

@@ -76,7 +76,7 @@ async def live_page(plane: DevControlPlane) -> AsyncIterator[str]:
 
 
 class _Doorkeeper:
-    """Middleware that answers 404 to a request without the token or from another server's page.
+    """Middleware that answers 404 to a request without the secret token in its path, or from another server's page.
 
     The middleware removes the token from the path of an accepted request.
     """
@@ -99,7 +99,7 @@ class _Doorkeeper:
 
 
 class _Pages:
-    """HTTP routes of the page server: newest run, page of a run, events of a run, cancelling, starting again."""
+    """HTTP routes of the page server: newest run, page of a run, events of a run, cancel a run, start a run again."""
 
     def __init__(self, plane: DevControlPlane, client: ControlPlaneClient) -> None:
         self._plane, self._client = plane, client

@@ -135,7 +135,7 @@ class NatsServer:
     async def _wait_ready(self) -> None:
         """Try to connect until this server sends its greeting. The server listens only when JetStream is ready.
 
-        A greeting with another name comes from another server that has the port. The process of this server then ends.
+        Ignore a greeting with another server's name: that server has the port, so this server's process will end.
 
         Raises JetStreamError if the process ends.
         """
@@ -259,4 +259,4 @@ class CommandStream:
 
 
 async def _ignore(error: Exception) -> None:
-    """Ignore an error that nats-py reports while it reconnects. `publish` checks the connection itself."""
+    """Ignore an error that nats-py reports while it reconnects, because `publish` checks the connection itself."""

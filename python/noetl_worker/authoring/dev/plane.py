@@ -194,7 +194,7 @@ class DevControlPlane(PlaneState):
     async def finish_work(self) -> None:
         """Process the queued batches of events, and publish the commands that follow.
 
-        A started plane does this in a task. A test calls this method if it has not started the plane.
+        A started plane does this itself in the background. A test calls this method if it has not started the plane.
         """
         self.batches.work_off()
         await self.dispatcher.flush()
@@ -314,5 +314,5 @@ class DevServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave SIGINT and SIGTERM to the worker in the same process. A handler here would break the worker's drain."""
+        """Leave SIGINT and SIGTERM to the worker in the same process, which shuts down gracefully on these signals."""
         yield

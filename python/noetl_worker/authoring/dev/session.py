@@ -89,7 +89,7 @@ async def run_playbook(
         keep: go on serving after the end of the execution, until cancelled (Ctrl-C).
         as_json: write JSON lines instead of text. `is_quiet` leaves out the lines that steps print.
         is_strict: return 1 also if a step failed or a name in a template had no value.
-        step: returns the only step to run, with its inputs; None: run the whole playbook.
+        step: function that returns the only step to run, with its inputs; None: run the whole playbook.
         on_end: called when the execution is over or interrupted. The plane is still serving then.
 
     Returns:
@@ -131,8 +131,8 @@ async def _alone(step: Callable[[Playbook], StepAlone] | None, document: Mapping
 
 
 async def _registered_neighbours(plane: DevControlPlane, file: Path) -> dict[str, FilePlaces]:
-    """Register the other playbooks in the file's folder. Return the line numbers in each playbook, by its
-    `metadata.path`.
+    """Register the other playbooks in the file's folder. Return an object for each playbook, by its `metadata.path`,
+    that finds the line numbers of the playbook's parts.
     """
     found = await asyncio.to_thread(neighbours, file)
     return {plane.register_playbook(content).path: places_in(content, str(one)) for one, content in found}
@@ -372,7 +372,7 @@ def _override(workload: dict[str, Any], written: JsonValue, name: str, value: Js
 
     Args:
         workload: the mapping to change.
-        written: the workload as the file has it. Any name may be added to an empty object in the workload.
+        written: the workload as the file has it. Names that it lacks are unknown, except below an empty object.
     """
     parts = name.removeprefix("workload.").split(".")
     if not all(parts):

@@ -59,7 +59,7 @@ class Reading:
 
 
 def read_template(path: Path, text: str) -> Reading:
-    """Return the names in a template. A template that does not parse has `error` instead of names.
+    """Return the names in a template. If the template does not parse, the result has `error` instead of names.
 
     Args:
         path: where the template stands in its playbook.

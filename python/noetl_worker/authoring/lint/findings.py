@@ -81,7 +81,7 @@ class Inspected:
     def add_word(
         self, reading: Reading, word: Word, code: str, message: str, *, is_warning: bool | None = None
     ) -> None:
-        """Report a mistake like `add`, at the line and column of a word in a template."""
+        """Report a mistake at the line and column of a word in a template, once for the same mistake and place."""
         self.add(code, self.playbook.word_place(reading.path, word.line, word.name), message, is_warning=is_warning)
 
     def refuse(self, mistake: Mistake, plane: str) -> None:

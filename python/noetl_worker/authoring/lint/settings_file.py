@@ -18,7 +18,7 @@ _PLANES: Final = ("python", "rust")
 
 @dataclass(frozen=True, slots=True)
 class CheckSettings:
-    """The settings of `noetl-worker check`. Codes may be whole (NW101) or prefixes of several codes (NW1)."""
+    """The settings of `noetl-worker check`. Mistakes are selected by code (NW101) or by code prefix (NW1)."""
 
     select: tuple[str, ...] = ()
     """Codes of the mistakes to report, such as NW101. If empty, all mistakes are reported."""

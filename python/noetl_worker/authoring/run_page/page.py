@@ -77,7 +77,8 @@ def _file(name: str) -> str:
 def _policy(style: str, script: str, *, is_live: bool) -> str:
     """Return a content security policy that allows only this style and this script.
 
-    The policy forbids forms, frames, base elements and all requests. Only a live page may send requests to its server.
+    The policy forbids forms, frames, base elements and all requests. The only exception: if `is_live`, the page may
+    send requests to its own server.
     """
     home = "connect-src 'self'; " if is_live else ""
     return (

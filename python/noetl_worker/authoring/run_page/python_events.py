@@ -29,7 +29,7 @@ _UNWRITTEN: Final = ("spec", "output")
 Recorded: tool-python-events-full-example.
 """
 _ITEM: Final = "__loop_claimed_index"
-"""Key in `input` with the index of a loop's item (recorded: loop-sequential-claim)."""
+"""Key in a command's `input` that has the index of the loop item (recorded: loop-sequential-claim)."""
 
 
 class PythonRunEvents:

@@ -43,7 +43,7 @@ async def read_run(settings: Settings, execution_id: int) -> ExecutionRun:
 
 
 async def read_run_from(plane: Plane, execution_id: int) -> ExecutionRun:
-    """Read an execution and its child executions from a plane. Raise ControlPlaneError if the execution is not read."""
+    """Read an execution and its child executions. Raise ControlPlaneError if the execution cannot be read."""
     run = await _read_one(plane, execution_id)
     family, missing = [run], 0
     for member in family:

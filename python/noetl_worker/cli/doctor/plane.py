@@ -151,7 +151,7 @@ async def pullers(settings: Settings) -> tuple[int, int] | None:
 
 
 async def _check_clock(client: ControlPlaneClient, url: str, left_s: float) -> Finding:
-    """Compare this machine's clock with the Date header of a response of the plane. The header has whole seconds."""
+    """Compare this machine's clock with the plane's Date header, whose whole seconds are exact to half a second."""
     check, before = "clock against the plane", time.time()
     try:
         answer = await client.send("GET", f"{url}/api/health", timeout_s=left_s)

@@ -19,7 +19,7 @@ _MARKS: Final = {"fine": ("ok", ""), "warning": ("warn", "yellow"), "wrong": ("W
 def _table(findings: Sequence[Finding]) -> Table:
     """Return a table of findings, with the wanted state below the found state.
 
-    In two columns, long NATS subjects would be broken into several lines, and could not be copied.
+    The two states share a column because side by side, long NATS subjects would be broken and could not be copied.
     """
     table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
     for finding in findings:

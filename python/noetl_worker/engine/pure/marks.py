@@ -15,7 +15,8 @@ _ESCAPED: Final = b"\\u00"
 
 
 def find_marks(data: bytes) -> int:
-    """Return bits for what a text may contain: TEMPLATES, REFERENCES, SECRETS; see `protocol.Engine.find_marks`."""
+    """Return bits that tell what a JSON text may contain: TEMPLATES, REFERENCES, SECRETS. If a bit is not set, the text
+    certainly lacks that content (`protocol.Engine.find_marks`)."""
     lower = data.lower()
     if _ESCAPED in lower:
         return TEMPLATES | REFERENCES | SECRETS
@@ -25,7 +26,7 @@ def find_marks(data: bytes) -> int:
 
 
 def _names_secrets(lower: bytes) -> bool:
-    """Return True if a text may contain a key that names a secret, or a URL.
+    """Return True if a text may contain a secret: under a key that names a secret, or as a password in a URL.
 
     Each key name that redaction treats as secret contains one of the substrings below; a test checks this. The
     substrings are written out, because a loop over a list takes three times as long.

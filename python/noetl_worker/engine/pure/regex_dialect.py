@@ -40,7 +40,7 @@ def compile_pattern(source: str, *, kept: int = KEPT) -> Automaton:
 
     Args:
         source: the pattern.
-        kept: most states and transitions that are kept from one search to the next.
+        kept: largest number of states and transitions that are kept from one search to the next.
 
     Raises:
         ConditionError: `invalid_regex` if the Rust crate refuses the pattern, `regex_unsupported` if only this Python
@@ -288,7 +288,8 @@ class _Reader:
             self._add_literal(self._literal_escape(char))
 
     def _class_escape(self, char: str) -> Ranges:
-        """Read \\d \\s \\w \\p and their negations. The cursor is at the letter."""
+        """Read the escape of a character class: \\d, \\s, \\w, \\p, or a negation such as \\D. Return the
+        class's ranges. The cursor is at the letter."""
         self._at += 1
         self._has_tables = True
         if char not in "pP":

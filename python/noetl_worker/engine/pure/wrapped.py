@@ -94,7 +94,8 @@ def _lines_in(text: str, secrets: Secrets) -> Iterator[str]:
 def _pieces(text: str) -> list[_Piece]:
     """Return the parts of each line that may be base64 or hex. Redaction searches them for secrets.
 
-    In a line with several words, the first word may end an encoded text, and the last word may begin another.
+    A line with several words has two such parts: the first word may be the end of an encoded text, and the last word
+    may be the beginning of one.
     """
     pieces: list[_Piece] = []
     start = 0

@@ -103,7 +103,7 @@ def compile_cases(cases: Sequence[JsonValue] | bytes) -> CompiledCases:
     equal lists are compiled once.
 
     Args:
-        cases: as in `match_cases`.
+        cases: the cases (when/then) of a command, as a Python list or as JSON bytes.
 
     Raises:
         DocumentError: bytes that are not JSON.

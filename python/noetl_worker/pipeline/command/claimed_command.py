@@ -125,9 +125,11 @@ class ClaimedCommand:
         """Return how many of the command's recorded starts can be real. Other programs may record false starts.
 
         Each earlier delivery of this message can have recorded one real start, except the first delivery, at which
-        `run` records no start. The number of these deliveries is the limit. For a copy (`_is_copy`), the first delivery
-        counts too. Deliveries of other messages may also have recorded starts of a copy's command. So for a copy, the
-        limit is the number of earlier claims that the plane has recorded, if that number is larger.
+        `run` records no start. The number of these deliveries is the limit.
+
+        If a worker dies, the Python plane publishes a copy of the command's message (`_is_copy`). For a copy, the first
+        delivery counts too. Deliveries of the command's other messages may also have recorded starts. So for a copy,
+        the limit is the number of earlier claims that the plane has recorded, if that number is larger.
 
         Args:
             noted: number of starts recorded in `StartNotes`.

@@ -320,7 +320,7 @@ def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence
 
 def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
     """Return the command's id as the notification has it: a number or a string. The planes compare ids in this form
-    (protocol/notification.md#message). If `meta` has a different id, return the id in `meta`."""
+    (protocol/notification.md#message). If the claim's metadata (`meta`) has another id, return the metadata's id."""
     command_id = envelope.command_id
     from_meta = meta.get("command_id")
     if from_meta == command_id:

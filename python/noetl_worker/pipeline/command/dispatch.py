@@ -237,8 +237,8 @@ class Dispatch:
     ) -> ToolResult:
         """Run a tool inside the command's tool, such as one task of a sequence, within its own timeout.
 
-        Remember the secrets in the inner tool's config before this tool runs. If a server refuses its login, drop the
-        cached secrets.
+        Remember the secrets in the inner tool's config before this tool runs. If a server refuses the tool's
+        login, drop the cached secrets.
         """
         await self.registry.load(kind)
         if self.command.redacted:

@@ -26,17 +26,18 @@ from noetl_worker.text.templates.redacted import mark_stored
 from noetl_worker.text.templates.template import has_template
 
 _MAX_BYTES: Final = MAX_RESULT_BYTES
-"""Largest total size in bytes of the results that are fetched for one command. A single result may have this size."""
+"""Largest total size in bytes of the results that are fetched for one command. One result may take all of it."""
 _TRUNCATED_FROM_BYTES: Final = 500
 """Size in bytes from which a string in a preview may be truncated, so that the full result is needed."""
 _POINTERS: Final = frozenset({"_ref", "_store", "_uri", "ref", "reference"})
 """Fields of a preview that hold the result's address. A template that reads only these fields does not need the
 result."""
 _COPIES: Final = ("ctx", "workload")
-"""Variables that repeat earlier steps' results. The worker looks for results under the steps' names, not in these."""
+"""Variables that contain copies of earlier steps' results. A template that reads a copy, as in `ctx.load.rows`,
+may need the full result of the step (here `load`)."""
 _CODE_READS_NAMES: Final = re.compile(r"\b(variables|context|main|globals)\b")
-"""Words by which `python` code can read the command's variables. For code without these words, no stored results are
-fetched. For `rhai` code, the variables' own names are looked for."""
+"""Words by which `python` code reads the command's variables. Code without these words cannot read earlier results, so
+no results are fetched for such code. `rhai` code needs no such word: it reads each variable directly by its name."""
 _SCRIPT_FROM_ELSEWHERE: Final = frozenset({"python", "postgres", "duckdb", "ducklake", "snowflake"})
 """Tool kinds whose field `script` may be the address of code that reads the command's variables."""
 
@@ -113,8 +114,8 @@ def _needed(value: JsonValue, kind: str, referred: Mapping[str, Referred], varia
 def _is_read_later(fields: Mapping[str, JsonValue], kind: str) -> bool:
     """Return whether the tool fetches its code later, so that nobody knows yet which variables the code reads.
 
-    A tool fetches the code of a workbook entry, and a script at an address. A script of several lines is not an
-    address.
+    The code comes later for a workbook entry, and for a field `script` that has the code's address instead of code.
+    A string of several lines is code, not an address.
     """
     if kind == "workbook":
         return True
@@ -173,7 +174,7 @@ def _held_by(head: str, referred: Mapping[str, Referred], variables: Mapping[str
 
 def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
     """Return whether the preview certainly has the value that a template reads at a path. Lists, objects and long
-    strings in the preview may be incomplete. The result's address (`_POINTERS`) is read in the preview."""
+    strings in the preview may be incomplete. A path to the result's address (`_POINTERS`) needs only the preview."""
     if path and path[0] in _POINTERS and path[0] in summary:
         return True
     if path and path[0] in fields_of(summary.get("data")):

@@ -19,7 +19,7 @@ OTHERS_S: Final = 2.0
 """Seconds for which a message of another execution is taken as a sign that other executions wait."""
 RETURNED_PER_SLOT: Final = 10
 """Largest number of messages per slot that this worker returns within OTHERS_S so that other executions get their turn.
-A returned message counts against the durable's max_ack_pending until it is redelivered."""
+The number is limited because a returned message counts against the durable's max_ack_pending until its redelivery."""
 _MOST_TRIES_KEPT: Final = 4096
 ResultT = TypeVar("ResultT")
 
@@ -45,8 +45,9 @@ class ExecutionShare:
         """Stream sequence -> number of times this worker took the message."""
 
     def delay_s(self, execution_id: int, delivery: Delivery) -> float | None:
-        """Return the delay in seconds with which a delivery goes back to the stream, if its execution is over the
-        limit. Otherwise count this try in the delivery's `tries`, and return None: the worker runs the command."""
+        """Return the delay in seconds with which a delivery goes back to the stream, if its execution has used up
+        its slots and other executions wait. Otherwise return None, and count this try in the delivery's `tries`,
+        because the worker then runs the command."""
         now = self.clock()
         if self._last[0] != execution_id:
             self._other = self._last

@@ -73,5 +73,5 @@ def _most(gauge: Gauge) -> float:
 
 
 def _values_by_label(gauge: Gauge) -> dict[str, float]:
-    """Return the values of a gauge. The key of a value is its labels, joined with spaces."""
+    """Return the values of a Prometheus gauge as a dict. Each key is a value's labels, joined with spaces."""
     return {" ".join(sample.labels.values()): sample.value for family in gauge.collect() for sample in family.samples}

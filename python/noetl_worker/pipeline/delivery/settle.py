@@ -31,8 +31,8 @@ async def settle_delivery(
         ids: returns the command's ids; called only for a log line or a dead letter.
 
     Returns:
-        The word under which the summary line counts the answer (disposition.WORDS), or None if the answer could not be
-        sent. JetStream then redelivers the message. The plane refuses the second claim if the command is finished.
+        The text for the answer in the command's summary log line (disposition.WORDS), or None if the answer could not
+        be sent. JetStream then redelivers the message. The plane refuses the second claim if the command is finished.
     """
     kind, delay_s = disposition.kind, disposition.delay_s
     answer = kind.answer

@@ -142,7 +142,7 @@ class OutboxFile:
 
     def close(self, *, is_empty: bool) -> None:
         """Close the file and release its lock. A file with no row to be sent is deleted, or renamed to `.unreadable` if
-        it has a damaged row. Any other file, and a file that `stays`, is left for the next worker.
+        it has a damaged row. Any other file, and any file with a disk error (`stays`), is left for the next worker.
 
         Args:
             is_empty: True if no row is left to be sent.

@@ -37,9 +37,9 @@ _MAX_GROWTH: Final = 6
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
 _MAX_OUTPUT_CHARS: Final = 8_192
-"""Largest number of characters of stdout, and of stderr, in a report. Before the text is cut to this length, secrets
-are redacted in an end of twice this length. If that end begins in the middle of a known secret, the rest of the secret
-is redacted too (`drop_half_at_start`)."""
+"""Largest number of characters of stdout, and of stderr, in a report. The worker first takes the last characters of the
+text, twice this number, and redacts secrets in them. If these characters begin inside a known secret, the rest of the
+secret is redacted too (`drop_half_at_start`). Then the worker cuts the text to this number."""
 _MAX_ANSWER_CHARS: Final = 2_000
 _NULL_KIND: Final = "transform"
 _MAX_SKIPPED: Final = 20
@@ -50,7 +50,7 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
     """Return the report of a tool that returned a result (docs/delivery.md).
 
     If a case matched, its action handles the tool's error, unless the action is `fail`. An error that no case handled
-    is reported as the plane's own worker reports it, because playbooks rely on that. The Python plane gets call.error.
+    is reported as NoETL's own workers report it, because playbooks rely on that. The Python plane gets call.error.
     The Rust plane gets call.done with the error's status, and the playbook goes on (protocol/events.md#rust-plane). If
     a task of a list raised the error, both planes get call.error (recorded: error-sql-sequence).
     """

@@ -98,7 +98,12 @@ def _no_answer(client: Client, subject: str, error: BaseException) -> str:
 async def ask_if_there(
     client: Client, subject: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S
 ) -> dict[str, Any] | None:
-    """Send one request to JetStream's API as `ask` does, but return None if the requested object does not exist."""
+    """Send one request to JetStream's API and return the answer, or None if the requested object does not exist.
+
+    Raises:
+        ApiRefused: the answer is another error.
+        NatsUnavailable: JetStream is off, or does not answer.
+    """
     try:
         return await ask(client, subject, body, timeout_s=timeout_s)
     except ApiRefused as refused:

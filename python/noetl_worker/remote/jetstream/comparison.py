@@ -27,9 +27,10 @@ UNLIMITED: Final = -1
 """Value of `max_deliver` for unlimited deliveries. With a limit, JetStream would stop delivering a message, and KEDA
 would no longer count the message. The worker makes a dead letter of such a message instead."""
 IN_PLACE: Final = "in place"
-"""Label of a difference that `noetl-worker nats ensure --apply` corrects."""
+"""Label of a difference between NATS and the settings that `noetl-worker nats ensure --apply` corrects."""
 BY_HAND: Final = "by hand"
-"""Label of a difference that an operator has to correct, for example because JetStream refuses the change."""
+"""Label of a difference between NATS and the settings that an operator has to correct, for example because JetStream
+refuses the change."""
 SHOWN_NONE: Final = "none"
 _AS_MADE: Final = "as a worker makes it"
 _FULL: Final = "a full stream loses the oldest commands (discard old) or refuses new commands"
@@ -59,13 +60,14 @@ class ComparedField:
 
     @property
     def change(self) -> str:
-        """Way to correct the difference: IN_PLACE (`noetl-worker nats ensure --apply` does it) or BY_HAND (an operator
-        must)."""
+        """Way to correct a field that differs from the settings: IN_PLACE (`noetl-worker nats ensure --apply` corrects
+        the field) or BY_HAND (an operator must)."""
         return BY_HAND if self.patch is None else IN_PLACE
 
     @property
     def is_accepted_difference(self) -> bool:
-        """True if workers run in spite of the difference, and only an operator can correct the difference."""
+        """True if the field differs from the settings, workers run nevertheless, and only an operator can correct the
+        field."""
         return not self.agrees and self.patch is None and not self.is_fatal
 
 

@@ -205,7 +205,7 @@ async def connect(
 
     Args:
         name: name of the connection in `nats server report connections`.
-        attempts: most attempts to connect, or None to wait for a server that accepts the login.
+        attempts: largest number of attempts to connect, or None to try until a server accepts the login.
         is_beside: log outages only at level debug. Another connection to the same servers logs the same outages.
         on_wait: called before each wait with the reason for the wait.
     """

@@ -434,7 +434,7 @@ def _watch_pause(durable: Durable, seen: DurableState) -> None:
 def _watch_limit(durable: Durable, seen: DurableState, *, is_ack_refused: bool) -> None:
     """Warn when the durable reaches max_ack_pending, since JetStream then delivers to nobody.
 
-    If all workers of the pool have died, JetStream delivers nothing until ack_wait is over
+    If all workers that have these unacknowledged messages have died, the limit holds until ack_wait is over
     (protocol/jetstream.md#limit).
     """
     limit = seen.durable.max_ack_pending

@@ -30,7 +30,8 @@ class Search:
     """Matching messages, the newest first."""
     looked_at: int
     there: int
-    """Number of messages in the stream. If `search_subject` made this object: number of messages that were read."""
+    """Number of messages in the whole stream. After a search of a single subject (`search_subject`), only the number of
+    messages that were read."""
 
 
 async def search_newest(client: Client, stream: str, matches: Callable[[bytes], bool], *, most: int) -> Search:

@@ -119,8 +119,8 @@ class Start:
             )
 
     def waiting(self, kind: str | None = None) -> AbstractContextManager[None]:
-        """Return the context manager `Slots.waiting(kind)`, for a command that waits for another command. If this
-        command runs alone, let other commands run again."""
+        """Return a context manager (`Slots.waiting`) that frees the command's slot while the command waits for other
+        commands. If this command runs alone in its worker (`alone`), let the worker run others again."""
         self.alone.close()
         return self._slots.waiting(kind)
 

@@ -36,7 +36,8 @@ class Meaning(Enum):
 
 
 class _Meanings(dict[int, Meaning]):
-    """Meanings by status. A status that is not in the table is UNCERTAIN from 500 on, else REFUSED."""
+    """Table with the meaning of each HTTP status. A status that is not in the table means UNCERTAIN if it is 500 or
+    more, else REFUSED."""
 
     def __missing__(self, status: int) -> Meaning:
         return Meaning.UNCERTAIN if is_server_error(status) else Meaning.REFUSED

@@ -117,7 +117,7 @@ class ControlPlaneClient:
         return self._planes[url]
 
     def auth_refused(self, url: str) -> None:
-        """Handle a 401 or 403. For the configured plane, stop pulling commands. For another, pause its claims."""
+        """Handle a 401 or 403. For the configured plane, stop pulling commands. For another plane, pause its claims."""
         if url == self.servers.configured:
             self._on_auth_refused()
         else:
@@ -350,7 +350,7 @@ class Plane:
         """Return the value that a `noetl://...` reference names, and the JSON of this value.
 
         Args:
-            said: the claim's object with the reference. If the value is gone, its time goes into the error text.
+            said: the claim's object with the reference. Its time of storing or expiry is for an error text.
         """
         path = url_path("resolve", ref=ref)
         answer = await self._result_call("GET", path)

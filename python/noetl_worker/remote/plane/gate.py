@@ -52,7 +52,7 @@ class Gate:
     when the request ends.
 
     Args:
-        full: most concurrent requests while the plane has no trouble.
+        full: largest number of concurrent requests while the plane has no trouble.
     """
 
     def __init__(self, full: int) -> None:

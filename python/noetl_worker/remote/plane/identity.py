@@ -34,7 +34,8 @@ class Identity:
         self.stable: Final = settings.worker_id or None
 
     def name_for(self, dialect: Dialect) -> str:
-        """Return the worker's id on a plane of this dialect: `worker_id` in claims, `name` in the plane's registry."""
+        """Return the worker's id for a plane of this dialect. The worker sends the id as `worker_id` in claims, and as
+        `name` to the plane's registry."""
         return self.stable or self.unique if RULES[dialect].accepts_same_worker else self.unique
 
     def can_return(self, dialect: Dialect) -> bool:

@@ -54,8 +54,8 @@ class Uncertainty:
 
 
 def is_passing(error: ControlPlaneError) -> bool:
-    """Return whether the same call may succeed later. Such errors are a missing answer, a busy or unreachable plane,
-    and refused credentials."""
+    """Return whether a call that failed with this error may succeed later: after a missing answer, a busy or
+    unreachable plane, or refused credentials."""
     return error.is_retryable or (isinstance(error, ServerRefused) and MEANING[error.status] in PASSES)
 
 
@@ -71,8 +71,8 @@ async def retry_while_passing(
 
     Args:
         what: name of the call in the log.
-        max_tries: most tries, or None to repeat for as long as the command may run.
-        ids: returns the command's ids for the log.
+        max_tries: largest number of tries, or None to repeat for as long as the command may run.
+        ids: function that returns the command's ids for the log.
 
     Raises:
         ControlPlaneError: the error of a call that will not succeed later, or of the last try.

@@ -103,7 +103,7 @@ class Registration:
 
     async def heartbeat(self) -> bool:
         """Send a heartbeat. Register again if the plane does not know the worker, for example after the plane was
-        restored. Return whether the plane accepted."""
+        restored. Return whether the plane accepted the heartbeat or the registration."""
         if self._plane.rules.heartbeat_registers:
             return await self._answered(self._plane.register(self._body)) is not None
         is_known = await self._answered(self._plane.heartbeat(self._worker_id))

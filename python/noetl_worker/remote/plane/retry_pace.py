@@ -35,8 +35,8 @@ class RetryPace:
         self._last_turn = float("-inf")
 
     def least_wait_s(self, claim: ClaimAnswer, num_delivered: int) -> float:
-        """Return the least seconds until a message whose claim gave no command may be delivered again. The result is 0
-        unless the fault seems to be the command's own."""
+        """Return the least number of seconds before the next delivery of a message whose claim gave no command. The
+        result is 0 unless the command itself seems to be at fault."""
         now = time.monotonic()
         is_its_own = isinstance(claim, RetryLater) and claim.is_server_error and now - self.given_at < HEALTHY_S
         if not is_its_own or num_delivered < FROM_DELIVERY:

@@ -149,9 +149,11 @@ class DialectRules(Protocol):
     # ── variables and results ──
 
     reports_output: bool = False
-    """True if the plane's own worker reports the output (stdout) of a tool that succeeded."""
+    """True if the plane's own worker reports the output (stdout) of a tool that succeeded. This worker's notes for
+    people then leave the output out."""
     loop_has_last_events: bool = False
-    """True if the result of a loop, as later steps see it, consists of each item's last event."""
+    """True if the result of a loop, as later steps see it, consists of each item's last event. Notes for people in
+    that event would thus reach later steps."""
     error_fails_command: bool = False
     """True if an error that a tool returned fails the command, unless a case handled the error. If false, the playbook
     goes on."""
@@ -255,7 +257,7 @@ class DialectRules(Protocol):
         return False
 
     def storing_s(self, size: int) -> float:
-        """Return the most extra seconds for storing a result of this size, beyond a request's usual time."""
+        """Return how many extra seconds a request may take to store a result of `size` bytes, beyond its usual time."""
         return 0.0
 
     # ── events ──

@@ -116,8 +116,8 @@ class Servers:
         return max(0.0, self.paused[url] - time.monotonic()) if url in self.paused else 0.0
 
     def open_share(self) -> float:
-        """Return a plane's current limit on concurrent requests, divided by its full limit: above 0 and at most 1. The
-        plane with the largest ratio counts. A plane that is down thus does not hold up other planes' commands."""
+        """Return the current limit on concurrent requests to a plane, divided by its full limit: above 0, at most 1.
+        The largest ratio of all planes counts: a plane that is down must not hold up other planes' commands."""
         return max((server.gate.open_share() for server in self._known.values()), default=1.0)
 
     def _log_untrusted(self, url: str) -> None:

@@ -48,7 +48,7 @@ class TooLarge(Broken):
 
 
 class HttpConnection(asyncio.Protocol, Generic[T]):
-    """Connection to one server, with at most one request at a time. T is the type of its answer."""
+    """Connection to one server, with at most one request at a time. T is the type of the answers."""
 
     _most_bytes: float
     """Largest content of one answer, in bytes."""

@@ -201,7 +201,7 @@ class _Origin:
         limit of connections, wait until a connection is free.
 
         Raises:
-            TimeoutError, OSError, ssl.SSLError: no connection is free in time, or none can be opened.
+            TimeoutError, OSError, ssl.SSLError: no connection is free before `deadline`, or none can be opened.
         """
         while self._idle:  # the last one first, so that the others expire
             connection = self._idle.pop()

@@ -94,7 +94,7 @@ class Transport(Protocol):
 
         Raises:
             NotSent: the request did not leave.
-            MaybeProcessed: the request left, and no complete answer came in time.
+            MaybeProcessed: the request left, and no complete answer came within the time limit.
         """
 
     async def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""A cache of credentials from a control plane. A loop of commands causes one request a minute for each credential.
+"""A cache of credentials from a control plane, so that many commands cause only one request a minute per credential.
 
 There is one cache per control-plane client, so one per worker. The key of an entry says which commands may read the
 entry (`credentials.py`). Entries are stored as JSON, so that each command gets a copy and cannot change the entry.

@@ -24,9 +24,9 @@ LARGE: Final = 256 * 1024
 """Largest text, in characters, that is redacted on the event loop. A larger text is redacted in a thread, because the
 engine in pure Python takes 0.3 s a megabyte."""
 _LONGEST_SECRET: Final = 8_192
-"""Characters after the end of an excerpt that are searched for secrets too. A secret may begin in the excerpt and end
-after the excerpt. The number is enough for a key file of 4 kB in hex. If a secret is longer, only its single lines are
-found."""
+"""Number of characters after an excerpt that are searched for secrets too, because a secret may begin in the excerpt
+and end after the excerpt. The number is enough for a key file of 4 kB in hex. If a secret is longer, only its single
+lines are found."""
 _NONE: Final = SecretTexts()
 _KNOWN: Final[ContextVar[Callable[[], SecretTexts] | None]] = ContextVar("noetl_worker_known_secrets", default=None)
 
@@ -68,7 +68,8 @@ def redact_value(value: JsonValue, known: SecretTexts = _NONE) -> JsonValue:
 
 
 def redact_fields(fields: Mapping[str, Any], known: SecretTexts = _NONE) -> dict[str, JsonValue]:
-    """Return the fields of a log line as redacted JSON. Short known secrets are replaced too, as in `redact_text`."""
+    """Return the fields of a log line as redacted JSON. Short known secrets are replaced too, but only as whole
+    words."""
     plain = json_text.plain(dict(fields))
     secrets = _secrets(known.anywhere, known.message_texts, plain)
     redacted: dict[str, JsonValue] = Redactor(secrets, free_text=True).value(plain)
@@ -96,15 +97,15 @@ def first_chars(text: str, most: int) -> str:
 
 
 def drop_half_at_end(data: bytes) -> bytes:
-    """Remove a divided secret from the end of bytes that were cut there. If the cut divided a known secret,
-    "[REDACTED]" replaces the part of the secret that is left."""
+    """Return `data`, whose end was cut off. If the cut divided a known secret, "[REDACTED]" replaces the part of
+    the secret before the cut."""
     size = _half_at_end(data, _encoded(known_here().data_texts))
     return data[:-size] + MARK.encode() if size else data
 
 
 def drop_half_at_start(data: bytes) -> bytes:
-    """Remove a divided secret from the start of bytes that were cut there. If the cut divided a known secret,
-    "[REDACTED]" replaces the part of the secret that is left."""
+    """Return `data`, whose start was cut off. If the cut divided a known secret, "[REDACTED]" replaces the part of
+    the secret after the cut."""
     size = _half_at_end(data[::-1], (secret[::-1] for secret in _encoded(known_here().data_texts)))
     return MARK.encode() + data[size:] if size else data
 

@@ -17,7 +17,7 @@ Cost = Callable[..., None]
 """Function that charges the rendering's budget for a call of a filter, test or method. It gets the budget, the value
 that the filter, test or method is applied to, and the arguments of the call."""
 _PIECE: Final = 60
-"""Bytes that a short text in a list is charged for: its memory and its pointer in the list."""
+"""Number of bytes charged to the rendering's budget for a short text in a list: its memory and its pointer."""
 _MAX_DIGITS: Final = 400
 _MAX_OF_LINK: Final = 100
 """Largest number of characters of a text that is an argument of the filter `urlize`, which writes the text into each

@@ -99,8 +99,8 @@ def _float(value: Any, default: Any = 0.0) -> Any:
 
 
 def _default(value: Any, default: Any = "", boolean: bool = False) -> Any:
-    """Return `default` for undefined and null, and with `boolean` for every false value. NoETL's own Rust worker does
-    the same. (NoETL's own Python worker keeps null.)"""
+    """Return `default` in place of undefined and null, and if `boolean` is true also in place of each false value.
+    NoETL's own Rust worker does the same. (NoETL's own Python worker keeps null.)"""
     if isinstance(value, Undefined) or value is None:
         return default
     return default if boolean and not value else value

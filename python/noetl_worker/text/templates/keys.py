@@ -49,7 +49,8 @@ def _checked(pairs: Iterable[Any]) -> dict[Any, Any]:
 
 
 class CheckedNamespace(Namespace):
-    """An object for `namespace(...)`, with the keys that `new_object` allows. It prints without its content."""
+    """The object that `namespace(...)` makes in a template. Its keys are checked against the limits for keys. Printing
+    this object shows none of its content."""
 
     def __init__(self, pairs: Any = (), /, **named: Any) -> None:
         super().__init__(new_object(pairs, **named))

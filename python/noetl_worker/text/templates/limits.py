@@ -39,7 +39,7 @@ _ENTRY_NODES: Final = 4
 """Least nodes (units of work) that an entry of an object (a key and its value) costs. Most of this work is finding the
 types of key and value."""
 _WRITTEN: Final = 8
-"""Number of bytes charged for each byte of a list or object that is converted to text."""
+"""Number of bytes charged to the rendering's budget for each byte of the texts in a list or object that is printed."""
 ROUND_NODES: Final = 8
 """Nodes (units of work) that a round of a loop costs. Each syntax node inside the loop adds half a node to a round."""
 CALL_NODES: Final = 40

@@ -1,8 +1,8 @@
 """Values that the Python plane has replaced by "[REDACTED]" in its result store.
 
 The store has large results, and the fields of a command above 8 kB (protocol/command.md#python-plane). The store
-replaces everything that looks like a secret, even a list under `authors`. `authoring/dev/server/stored_form.py` has the
-same rule, taken from the store's source.
+replaces everything that looks like a secret, even a list under `authors`, because this key contains `auth`.
+`authoring/dev/server/stored_form.py` has the same rule, taken from the store's source.
 
 A tool that got "[REDACTED]" would succeed with a wrong value, or would find no credential named "[REDACTED]". So the
 worker marks each "[REDACTED]" when it fetches the value. A template that reads a marked text fails.
@@ -73,9 +73,10 @@ def mark_redacted(value: Any, name: str) -> list[str]:
 
 
 def mark_stored(value: Any, packed: bytes, name: str, *, redacts: bool) -> list[str]:
-    """Mark the redacted texts of a value from a store, as `mark_redacted` does.
+    """Replace each text "[REDACTED]" in a value from a store by a RedactedText. Return the paths of these texts, except
+    those of HTTP headers that no playbook needs.
 
-    Without "[REDACTED]" in `packed`, the value is not searched. That saves time for most values.
+    If `packed` does not contain "[REDACTED]", the value is not searched. That saves time for most values.
 
     Args:
         value: the value from the store; it is changed.

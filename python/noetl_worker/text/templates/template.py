@@ -47,7 +47,7 @@ _REASON: Final = 500
 _MISSING: Final = object()
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _ENTRY_BYTES: Final = 20
-"""Estimated bytes of one entry of an object in JSON, not counting the texts in its value."""
+"""Bytes charged to a rendering's budget for each entry of an object in the result, not counting texts in its value."""
 _ITEM_BYTES: Final = 8
 _SEQUENCES: Final = (list, tuple, set, frozenset, range, KeysView, ValuesView, ItemsView, Iterator)
 
@@ -159,7 +159,8 @@ def _render_text(
 
 
 def _walk(path: tuple[str, ...], variables: Mapping[str, JsonValue]) -> Any:
-    """Return the value at a path of object keys. Return _MISSING if a key is absent or Jinja must handle the type."""
+    """Return the value at a path of object keys. Return _MISSING if a key is absent, or if a value on the path has a
+    type that only Jinja can handle; the caller then evaluates the path with Jinja."""
     value: Any = variables
     for key in path:
         if (type(value) is dict or value is variables) and key in value:

@@ -106,7 +106,7 @@ async def read(response: httpx.Response, limit: int, owner: object = None) -> Co
 
     Args:
         response: an answer whose body has not been read.
-        limit: most bytes, unpacked.
+        limit: maximum bytes of the unpacked body; the rest of a longer body is dropped.
         owner: object whose lifetime limits the memory reservation for the body; None: the returned Content. A call of
             `Content.leave_room` ends the reservation earlier.
 

@@ -305,7 +305,7 @@ def shown_text(address: str) -> str:
 
 
 def shown(url: httpx.URL) -> str:
-    """Return a URL as text for messages, without user, password, query and fragment. A query may contain keys."""
+    """Return a URL as text for messages, without user, password, query and fragment: a query may contain API keys."""
     return str(url.copy_with(username=None, password=None, query=None, fragment=None))
 
 

@@ -31,7 +31,8 @@ _ALL_OF_2: Final = (1 << 14) - 1
 _READ: Final = 1 << 2
 _READ_DIRECTORY: Final = 1 << 3
 _KERNEL: Final = ("/proc", "/sys", "/dev")
-"""Directories of the kernel: memory and environments of processes, settings of the machine, and raw disks."""
+"""Directories of the kernel that `restrict` denies. They show memory and environments of processes, settings of the
+machine, and raw disks."""
 _READ_ALL_THE_SAME: Final = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/self/cgroup", "/proc/stat", "/proc/sys/vm/overcommit_memory"),
     *("/sys/devices/system/cpu", "/sys/fs/cgroup", "/dev/random", "/dev/urandom"),

@@ -47,7 +47,7 @@ _KEPT_VARIABLES: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "T
 
 def base_environment(*others: str) -> dict[str, str]:
     """Return the environment variables of the worker that a command gets: PATH HOME LANG LC_* TZ TMPDIR USER, and
-    `others`.
+    the variables named in `others`.
 
     differs-from-upstream: NoETL's Rust worker gives a command all variables of the worker, with the NATS credentials.
     """

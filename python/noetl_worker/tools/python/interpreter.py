@@ -99,8 +99,8 @@ class TemplateProcess:
     Args:
         serving: module whose `prepare` the template calls and whose `run_command` runs the commands; empty: commands
             are Python code.
-        interpreter: program of the template. The template of another interpreter than the worker's loads no packages;
-            each command loads its own packages.
+        interpreter: path of the Python interpreter that runs the template process. If it is not the worker's own, the
+            template process loads no packages; each command loads its own packages.
     """
 
     def __init__(self, confinement: Confinement, serving: str = "", interpreter: str = sys.executable) -> None:

@@ -36,7 +36,7 @@ class OtherInterpreters:
     async def run(
         self, executable: str, request: Mapping[str, JsonValue], *, timeout_s: float | None, max_output_bytes: int
     ) -> process.Finished:
-        """Run one command's code to its end, as `PythonRunner.run` does.
+        """Run one command's code with the interpreter `executable`, and return the result after the process has ended.
 
         Args:
             executable: path of the interpreter that runs the code, possibly in a virtual environment.

@@ -72,7 +72,7 @@ class Conversation:
 
         Raises:
             AnswerTooLong: the answer is over MAX_ANSWER_BYTES.
-            ToolError: raised by `run`, the command of this conversation.
+            ToolError: the command failed with this error. `run` is the future of the command's result.
         """
         either: set[asyncio.Future[Any]] = {run, self._asked}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

@@ -37,10 +37,10 @@ def as_given(request: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def result_of(source: str, scope: dict[str, Any], given: tuple[Any, Any]) -> tuple[bool, Any]:
-    """Return (True if the code left a `result`, its value).
+    """Return (True if the code has a result, the value of the variable `result`).
 
-    An input named `result` alone does not count as a result. Such an input counts if the code changes the input, or
-    assigns `result`, even with the same value.
+    A command's input may also be named `result`. This input is a result only if the code changes it or assigns
+    `result`, even with the same value.
     """
     value = scope.get("result")
     if value is None:

@@ -31,7 +31,7 @@ import uuid
 from typing import Any, NoReturn
 
 TEMPLATE = vars(sys.modules["__main__"])
-"""Names defined in `python_template.py`, which reads this file."""
+"""Global names of `python_template.py`, the program that executes this file."""
 EXCHANGE, CONFINEMENT = TEMPLATE["EXCHANGE"], TEMPLATE["CONFINEMENT"]
 VALUES, CODE = (TEMPLATE["read"](TEMPLATE["HERE"], module) for module in ("python_values", "python_code"))
 FILE_NAME = CODE["FILE_NAME"]
@@ -39,7 +39,7 @@ OWN = os.path.dirname(os.path.dirname(TEMPLATE["HERE"])) + os.sep  # noqa: PTH12
 """Directory of the worker's own files."""
 PLAIN = TEMPLATE["read"](TEMPLATE["TEXT"], "plain_values")
 PLAIN["MAX_DEPTH"] = 201
-"""Maximum nesting depth of a result. The event that carries the result adds further levels to the JSON."""
+"""Maximum nesting depth of a result. It leaves room for the further levels of the event that carries the result."""
 plain, compile_source, result_of = PLAIN["plain"], CODE["compile_source"], CODE["result_of"]
 calls_of_main, as_given = CODE["calls_of_main"], CODE["as_given"]
 begin, send, receive = EXCHANGE["begin"], EXCHANGE["send"], EXCHANGE["receive"]

@@ -52,7 +52,7 @@ class PythonRunner:
 
     Args:
         serving: module that the template loads, whose `run_command` runs the commands; empty: commands are Python code.
-        interpreter: program of the template.
+        interpreter: path of the Python interpreter that runs the template process.
         memory_events: file in which the kernel counts its kills for lack of memory.
         answer_s: seconds without an answer after which a template process is replaced.
         start_s: seconds for the first answer of a template process.

@@ -38,7 +38,12 @@ class WebSources(OverHttp):
         self._kind = kind
 
     async def fetched(self, uri: str, details: Mapping[str, Any], context: ToolContext) -> str:
-        """Fetch the script at an address and return its text. Raises the errors of `Sources.of_script`."""
+        """Fetch the script at an address and return its text.
+
+        Raises:
+            ConfigurationError: the address or `details` cannot be used, or the script is too large or not UTF-8.
+            ToolError: the server does not answer, or answers with a status other than 2xx.
+        """
         scheme = urlsplit(uri).scheme
         if scheme in ("http", "https"):
             destination = Destination(uri, script_headers(details, self._kind))

@@ -1,9 +1,8 @@
 """Events in an execution's event log that show what became of batches. A batch is the events of one request, which the
 Python plane accepts first and processes later.
 
-Recorded answers of the plane show the events of batches, and `command.completed` with the worker's name. No recording
-shows `command.failed`, so this module expects the same form. A `command.failed` without a worker's name belongs to no
-worker.
+A `command.completed` event names the worker that ran the command (recorded). No recording shows a `command.failed`
+event, so this module expects the worker's name there too. A `command.failed` event without the name is ignored.
 """
 
 from __future__ import annotations

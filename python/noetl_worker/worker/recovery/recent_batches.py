@@ -439,8 +439,8 @@ def _number(batch: str) -> int:
 
 
 def _check_failed(plane: Plane, batches: Sequence[_Accepted], error: ControlPlaneError) -> None:
-    """Log an error from asking the plane about `batches`, and stop watching the overdue batches among them. For a
-    temporary error, do nothing. The next check asks again about all batches that are still watched."""
+    """Log an error from asking the plane about `batches`, and stop watching the overdue batches among them. Do
+    neither for a temporary error. In both cases the next check asks again about the batches that are still watched."""
     if is_passing(error):
         return
     log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error), advice=_CHECK_ADVICE)

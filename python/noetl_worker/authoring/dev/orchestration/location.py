@@ -24,7 +24,7 @@ class Location:
 
 
 class RefusedPart(PlaybookError):
-    """Error for a playbook that a plane does not execute because of one part. `location` locates the part."""
+    """Error for a playbook that a plane does not execute because of one part of it. `location` locates this part."""
 
     def __init__(self, reason: str, location: Location) -> None:
         super().__init__(reason)

@@ -139,7 +139,7 @@ def _inside(value: Any) -> str:
 
 
 def _rust_length(value: Any) -> int:
-    """Return the length of a value, as the Rust plane's filter `length` counts: of a text, the number of bytes.
+    """Return the length of a value, as the Rust plane's filter `length` counts it: for a text, its bytes.
 
     Raises TemplateError for a missing value (recorded: unicode, large-single-length).
     """

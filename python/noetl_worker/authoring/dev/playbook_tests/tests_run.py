@@ -127,7 +127,8 @@ def _compared(test: PlaybookTest, execution: Execution, seen: _Seen) -> Iterator
 def _without_secrets(expected: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
     """Return the expectation with secrets redacted as in the worker's results, so that secrets compare as equal.
 
-    A step may be named `token`. Only secrets inside the step's result are then redacted, not the whole result.
+    A step's own name, for example `token`, does not make its whole result a secret. Only secrets inside the result
+    are redacted.
     """
     values: dict[str, JsonValue] = {}
     if "result" in expected:
@@ -155,7 +156,7 @@ class _Seen:
     _before: set[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Note the executions of earlier tests. Events that a cancelled test still sends are then ignored."""
+        """Note the executions of earlier tests, so that later events of a cancelled test are ignored."""
         self._before = {execution.execution_id for execution in self.plane.executions.all()}
 
     def take(self, event: LoggedEvent) -> None:

@@ -55,7 +55,7 @@ class Batches:
     # ── accepting ───────────────────────────────────────────────────────────────────────────────
 
     def accept(self, body: JsonValue, raw: bytes, key: str | None) -> HttpAnswer:
-        """Answer POST /api/events/batch: store the batch's events, and queue the batch for `work_off`."""
+        """Answer POST /api/events/batch: store the batch's events, and queue the batch to be acted on later."""
         items = self._read(body, raw)
         if (known := self._row("idempotency_key", key)) is not None:
             return self._accepted(known["request_id"], known["event_ids"], key, is_duplicate=True)
@@ -136,7 +136,7 @@ class Batches:
             self._work(self._queue.popleft())
 
     def _work(self, pending: _Pending) -> None:
-        """Act on the last event of a batch for which `is_driving` is True. The other events are only stored."""
+        """Act on one event of a batch: the last event with `is_driving`. Other events of the batch are only stored."""
         began = time.time()
         execution, request_id = pending.execution, str(pending.request_id)
         context = {

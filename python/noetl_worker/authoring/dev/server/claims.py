@@ -46,7 +46,7 @@ class Claims:
         self._held: set[int] = set()
 
     def hold(self, event_id: int) -> None:
-        """Refuse claims of a command until `release`, as during another worker's claim. Only tests call this."""
+        """Refuse claims of a command until `release` is called, as if another worker held it. Only tests call this."""
         self._held.add(event_id)
 
     def release(self, event_id: int) -> None:
@@ -133,7 +133,7 @@ class Claims:
     def _take(
         self, row: CommandRow, worker_id: str, meta: Mapping[str, JsonValue], context: Mapping[str, JsonValue]
     ) -> None:
-        """Give a command to a worker. Write the event `command.claimed`, which a worker never sends."""
+        """Give a command to a worker, and write the event `command.claimed`, because workers do not send this event."""
         event = self._log.write(
             row.execution_id, "command.claimed", row.node, "RUNNING", meta=meta, worker_id=worker_id,
             result={"status": "RUNNING", "context": context}, command_ref=row.command_ref,

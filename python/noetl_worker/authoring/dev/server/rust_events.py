@@ -129,7 +129,7 @@ class RustEvents:
             self._dispatcher.fail(execution, error)
 
     def _fail(self, execution: Execution, event: LoggedEvent, ref: str) -> None:
-        """Mark an execution as failed. An event `command.failed` also ends it, even if other commands are open."""
+        """Mark an execution as failed. For an event `command.failed`, also end the execution despite open commands."""
         error = event.result_context.get("error")
         execution.is_failed = execution.is_failed_by_command = True
         execution.error = str(error) if error is not None else execution.error

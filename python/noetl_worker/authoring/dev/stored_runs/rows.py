@@ -31,7 +31,7 @@ _FIELDS: Final = (
     "stands_still", "ended_at", "error", "is_failed",
 )  # fmt: skip
 _NO_PLAYBOOK: Final = Playbook(path="", workload={}, steps={})
-"""Empty playbook for an execution from storage. No step of such an execution is run again."""
+"""Empty playbook for an execution from storage. Its real playbook is not needed, since no step is run again."""
 _NO_LIMIT: Final = 1 << 40
 """Size limit in bytes that no row reaches, so that redaction, which also shortens large values, shortens nothing."""
 

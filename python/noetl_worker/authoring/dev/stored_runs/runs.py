@@ -66,7 +66,7 @@ class StoredRuns:
         """Return the stored rows of a run: its execution, commands and events. Return [] if the run is not stored.
 
         Args:
-            kind: sort of the rows to return, such as `event`; None: all rows.
+            kind: type of the rows to return, such as `events`; None: all rows.
             name: id of the run's execution, of one of its commands or of one of its events.
         """
         if not self.file.exists():

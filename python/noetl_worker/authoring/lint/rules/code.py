@@ -1,4 +1,5 @@
-"""NW6: mistakes in the source code, shell commands and secrets of a playbook. The code is parsed, and never run."""
+"""Lint rules NW6: mistakes in the source code, shell commands and secrets of a playbook. The code is parsed, and never
+run."""
 
 from __future__ import annotations
 

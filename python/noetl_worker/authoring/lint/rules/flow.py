@@ -1,4 +1,5 @@
-"""NW4: mistakes in the targets of arcs (`next`), in the names of credentials, and in the use of workbook entries."""
+"""Lint rules NW4: mistakes in the targets of arcs (`next`), in the names of credentials, and in the use of workbook
+entries."""
 
 from __future__ import annotations
 

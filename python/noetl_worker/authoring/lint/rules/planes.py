@@ -1,4 +1,5 @@
-"""NW5: parts of a playbook that work on only one of the planes (recorded: protocol/tasks.md, tests/compat/values)."""
+"""Lint rules NW5: parts of a playbook that work on only one of the planes (recorded: protocol/tasks.md,
+tests/compat/values)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NW1: mistakes in the keys, types and names of a playbook's parts."""
+"""Lint rules NW1: mistakes in the keys, types and names of a playbook's parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NW3: mistakes in templates. The worker's own template engine parses them."""
+"""Lint rules NW3: mistakes in templates. The worker's own template engine parses them."""
 
 from __future__ import annotations
 

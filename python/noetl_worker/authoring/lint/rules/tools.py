@@ -1,4 +1,4 @@
-"""NW2: mistakes in the fields of tools. The worker's own registry and config models check them."""
+"""Lint rules NW2: mistakes in the fields of tools. The worker's own registry and config models check them."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _existing_part(inspection: Inspected, path: Path, inside: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _FieldCheck:
-    """The check of the fields of one tool."""
+    """The check of one tool's fields. It finds fields that the tool's config model refuses or ignores."""
 
     inspection: Inspected
     part: ToolPart

@@ -1,4 +1,4 @@
-"""NW5: parts of a playbook that run without an error, but not as the author expects (docs/playbooks.md)."""
+"""Lint rules NW5: parts of a playbook that run without an error, but not as the author expects (docs/playbooks.md)."""
 
 from __future__ import annotations
 

@@ -74,8 +74,8 @@ _PARTS: Final[Mapping[tuple[bool, bool], tuple[EventRequest, ...]]] = {
     (True, False): (EventRequest(BATCH, _START + _SUCCESS),),
     (True, True): (EventRequest(BATCH, _START + _FAILURE),),
 }
-"""Table of the requests that report a command's outcome. Its key is a pair: True if the requests also report the
-command's start, and True if the command failed."""
+"""Table of the requests that report a command's outcome. Each key is a pair of booleans: whether the requests also
+report the command's start, and whether the command failed."""
 
 
 class PythonRules(DialectRules):
@@ -285,8 +285,8 @@ class PythonRules(DialectRules):
 
 
 def response_field(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
-    """Return the payload field with the full response for the `step.exit` that `rescue` sends: `result`, with the
-    response as its context. If the response is too large for a context, return the field `response` instead.
+    """Return a field with the full response, for the payload of the event `step.exit` that `rescue` sends. The field is
+    `result`, with the response as its context, or `response` if the response is too large for a context.
 
     `rescue` replaces a batch that the plane never processed. Later steps then see the `result` of `step.exit`, not the
     `response` of call.done.

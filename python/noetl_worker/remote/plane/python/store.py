@@ -46,8 +46,8 @@ _PIECE: Final = 20
 """Number of characters between two spaces in packed text. The plane searches such short words fast, and takes none of
 them for a key or token."""
 _UNSEARCHED: Final = "}}"
-"""End of packed text. The plane takes a text that contains `}}` for code, and does not search such a text (noetl v4,
-`sanitize.py`). `}}` begins no template, and base64 decoders skip `}}`."""
+"""Characters at the end of each packed text, which keep the plane from searching the text for secrets. The plane takes
+a text with `}}` for code (noetl v4, `sanitize.py`). `}}` begins no template, and base64 decoders skip `}}`."""
 _BYTES_PER_S: Final = 12_500
 """Speed of the plane's slowest search for secrets, in bytes per second, from which the time limit of a PUT is computed.
 Ordinary words are searched 160 times as fast."""

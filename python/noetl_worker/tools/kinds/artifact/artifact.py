@@ -56,7 +56,7 @@ class ArtifactConfig:
     """
 
     action: Literal["get", "put"] = "get"
-    """get or put."""
+    """get: return the content at the address. put: store `data` at the address."""
     uri: str | None = None
     """Address of the content, such as `file:///data/a.json`. A put without `uri` stores a result in the control plane's
     result store."""

@@ -22,7 +22,7 @@ class ContainerFields:
     secret_key}}. Kubernetes' valueFrom with secretKeyRef, configMapKeyRef, fieldRef or resourceFieldRef works too. A
     variable with the value null is left out."""
     resources: dict[str, Any] = field(default_factory=dict)
-    """Kubernetes' `requests` and `limits`."""
+    """CPU, memory and other resources of the container, as an object with Kubernetes' `requests` and `limits`."""
     auth: str | dict[str, Any] | None = None
     """Alias of a credential with url, token and ca_file of a cluster; the worker's own cluster when absent."""
     namespace: str = "noetl"
@@ -36,14 +36,14 @@ class ContainerFields:
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     """Image pull policy; Kubernetes decides when absent."""
     node_selector: dict[str, str] = field(default_factory=dict)
-    """Labels a node must have."""
+    """Labels that a node of the cluster must have to run the pod."""
     tolerations: list[dict[str, Any]] = field(default_factory=list)
     """Tolerations of the pod for tainted nodes, as Kubernetes writes tolerations."""
     volumes: list[dict[str, Any]] = field(default_factory=list)
-    """Objects with a name and one of empty_dir, persistent_volume_claim, config_map, secret; Kubernetes' spellings are
-    accepted too."""
+    """Volumes of the pod: objects with a name and one of empty_dir, persistent_volume_claim, config_map, secret;
+    Kubernetes' spellings are accepted too."""
     volume_mounts: list[dict[str, Any]] = field(default_factory=list)
-    """Objects {name, mount_path, sub_path, read_only}."""
+    """Mounts of the `volumes` in the container: objects {name, mount_path, sub_path, read_only}."""
     ttl_seconds_after_finished: int = 300
     """Seconds until Kubernetes removes the ended Job."""
     wait: bool = True

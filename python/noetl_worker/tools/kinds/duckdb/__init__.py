@@ -1,1 +1,1 @@
-"""Kinds `duckdb` and `ducklake`."""
+"""Tool kind `duckdb`: runs SQL in an embedded DuckDB. Kinds `ducklake` and `transfer` use its DuckDB processes too."""

@@ -71,7 +71,8 @@ or waits for it."""
 
 @asynccontextmanager
 async def hold_lock(database: str, *, read_only: bool) -> AsyncIterator[None]:
-    """Wait for the lock of a database file, and hold the lock during the block. A database in memory needs no lock.
+    """Wait for the lock of a database file, and hold the lock during the caller's `async with` block. A database in
+    memory needs no lock.
 
     Args:
         database: name of the database, as `canonical` returns it.

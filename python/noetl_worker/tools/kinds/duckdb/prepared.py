@@ -47,7 +47,8 @@ class PreparedInstance:
         """Return a new connection to the instance, with DuckDB's default number of threads. Return None without an
         instance, or if HOME or TZ has changed since the instance was opened.
 
-        Processes that use a connection from before the fork would all get the same random numbers (DuckDB before 2.0).
+        The connection is new, because with a connection opened before the fork all processes would get the same random
+        numbers (DuckDB before 2.0).
         """
         if self._connection is None or self._environment != _environment():
             return None
@@ -58,7 +59,7 @@ class PreparedInstance:
         return connection
 
     def close(self) -> None:
-        """Close the instance's first connection. DuckDB closes the files when the last connection is closed."""
+        """Close the connection that opened the instance. DuckDB closes files only when no connection is left."""
         if self._connection is not None:
             self._connection.close()
 

@@ -81,7 +81,7 @@ def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:
 
     Raises:
         ConfigurationError: a value is not a credential, or one name has several credentials. Or DuckDB has no secret
-            for a credential's type, or the credential has no field of this type.
+            for a credential's type, or the credential has none of the fields that this secret can use.
     """
     for name, given in _named(kind, auth).items():
         written = written_data(given)
@@ -96,7 +96,8 @@ async def fetch_secrets(kind: str, auth: str | Mapping[str, Any] | None, context
     each name.
 
     Raises:
-        ConfigurationError: DuckDB has no secret for a credential's type, or the credential has no field of this type.
+        ConfigurationError: DuckDB has no secret for a credential's type, or the credential has none of the fields that
+            this secret can use.
         CredentialError: an alias does not resolve.
     """
     return [await _secret(kind, name, given, context) for name, given in _named(kind, auth).items()]

@@ -87,7 +87,8 @@ class Duckdb:
         lock.
 
         Returns:
-            None if the statements ran. A timeout if waiting and running took longer than the command's time.
+            None if the statements ran. A timeout result if waiting for the lock and running the statements took longer
+            than the command's remaining time.
 
         Raises:
             ToolError: a statement failed. The error text has the statement and DuckDB's report.
@@ -119,7 +120,7 @@ class Duckdb:
     @asynccontextmanager
     async def opened(self, opening: Opening, settings: ToolSettings) -> AsyncIterator[Session]:
         """Provide a DuckDB process that reads or writes the rows of a `transfer` step. End the process after the
-        block.
+        caller's `async with` block.
 
         Raises:
             ToolError: the database cannot be opened.
@@ -158,8 +159,8 @@ class Duckdb:
 
     @asynccontextmanager
     async def _start(self, opening: Opening, settings: ToolSettings) -> AsyncIterator[FirstRequest]:
-        """Provide the first request to a DuckDB process, with a temporary directory that exists during the block. After
-        the block, remove all temporary files, because a killed process leaves such files behind."""
+        """Provide the first request to a DuckDB process, with a temporary directory that exists during the caller's
+        `async with` block. Then remove all temporary files, because a killed process leaves such files behind."""
         requirements.check("duckdb", "duckdb")
         async with self._runner.scratch.directory() as directory:
             start = FirstRequest(opening, self._surroundings(directory, settings))

@@ -99,9 +99,9 @@ def _counts(statement: Any) -> bool:
     """Return True if a statement's only result column `Count` is DuckDB's number of changed rows. Return False if the
     author selected a column of this name.
 
-    DuckDB's parser tells which kinds of result a statement may return. For an INSERT the parser names both rows and the
-    number of changed rows; rows come only if the statement has RETURNING. For PIVOT, which DuckDB splits into several
-    statements (MULTI), the parser names every kind.
+    DuckDB's parser tells which kinds of result a statement may return, but not which it will return. An INSERT may
+    return rows or the number of changed rows, so this function looks for RETURNING, without which no rows come. PIVOT,
+    which DuckDB splits into several statements (MULTI), always gives False: the parser names every kind for PIVOT.
     """
     can_change = any(kind.name == "CHANGED_ROWS" for kind in statement.expected_result_type)
     return can_change and statement.type.name != "MULTI" and not _is_returning(statement)

@@ -1,1 +1,1 @@
-"""Kind `ducklake`."""
+"""Tool kind `ducklake`: runs SQL in a DuckLake catalog."""

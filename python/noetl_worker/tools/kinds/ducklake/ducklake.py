@@ -60,7 +60,7 @@ class DucklakeConfig(sql.SqlFields):
     read_only: bool = False
     """Attach the catalog for reading only."""
     extensions: list[str] = field(default_factory=list)
-    """Further extensions to load. A missing extension is installed first."""
+    """Further DuckDB extensions to load. The worker installs an extension that is missing."""
     memory_limit: str | None = None
     """Maximum memory of the command, as in kind `duckdb`."""
     threads: int | None = None
@@ -96,8 +96,8 @@ class DucklakeConfig(sql.SqlFields):
 class DucklakeTool:
     """Tool of kind `ducklake`. Each command opens a DuckDB in memory and attaches the catalog.
 
-    differs-from-upstream: the Rust worker's `ducklake` is its `duckdb` under another name. The Python worker continues
-    after a failed statement; here the first failed statement ends the command.
+    differs-from-upstream: the `ducklake` of NoETL's Rust worker is its `duckdb` under another name. NoETL's own Python
+    worker continues after a failed statement; here the first failed statement ends the command.
     """
 
     kind: ClassVar[str] = "ducklake"

@@ -275,7 +275,7 @@ class HttpCall:
 
     async def _rendered_headers(self) -> dict[str, JsonValue]:
         """Return the step's headers with their templates rendered. In each header except `Host`, `{{ token(alias) }}`
-        becomes the bearer token of the credential `alias`, as in the Python worker."""
+        becomes the bearer token of the credential `alias`, as in NoETL's own Python worker."""
         given, render = self._config.headers, self._context.values.render
         self._token_headers = [
             name

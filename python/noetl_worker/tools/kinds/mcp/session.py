@@ -63,7 +63,8 @@ class McpSession:
         return answer
 
     async def request(self, method: str, params: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Send a request and return the `result` object.
+        """Send a JSON-RPC request, and return the `result` of the server's answer. A `result` that is not an object is
+        returned as {"value": result}.
 
         Raises:
             RpcError: the server answered with an error.

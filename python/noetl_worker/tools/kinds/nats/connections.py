@@ -30,8 +30,8 @@ from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
 CONNECT_TIMEOUT_S: Final = 5.0
 COMMAND_BYTES: Final = 2 * MAX_RESULT_BYTES
-"""Maximum bytes that a NATS server may send while one command runs. The limit is twice the maximum result size. The
-server may encode a result in base64, and may add JSON fields."""
+"""Maximum bytes that a NATS server may send while one command runs. The limit is twice the maximum result size,
+because the server may encode a result in base64, and may add JSON fields."""
 _IDLE_BYTES: Final = 64 * 1024
 """Maximum bytes that a server may send while no command runs: pings and late answers."""
 _RESETS: Final = 3
@@ -138,7 +138,7 @@ class _Entry:
 
 
 class Connections:
-    """The connections of one tool.
+    """NATS connections of one tool, kept open for later commands with the same server and login.
 
     Args:
         max_idle: maximum number of unused connections kept open; the least recently used connection is closed first.
@@ -260,7 +260,7 @@ class NatsConnectionTool:
         self._connections = connections or Connections()
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close all NATS connections of this tool."""
         await self._connections.aclose()
 
 

@@ -74,7 +74,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "JSONDecodeError": "the server's answer is not JSON",
     "TimeoutError": "the server did not answer in time",
 }
-"""nats-py error class -> message for the user. The text of these errors is only the class name, or gives no reason."""
+"""nats-py error class -> message for the user, because nats-py's own text is only the class name or gives no reason."""
 
 
 def _failure_text(error: Exception) -> str:

@@ -17,7 +17,7 @@ from noetl_worker.tools.payload import MAX_RESULT_BYTES, as_bytes, as_text
 
 _MAX_KEYS: Final = 10_000
 _OPENING_S: Final = 2.0
-"""Maximum seconds to wait for a cancelled watch to open. Only an open watch can be stopped."""
+"""Maximum seconds to wait until a cancelled watch of a bucket is open, because only an open watch can be stopped."""
 
 # ── key-value ───────────────────────────────────────────────────────────────────────────────────
 

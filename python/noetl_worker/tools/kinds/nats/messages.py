@@ -27,8 +27,8 @@ _REFUSED_PULLS: Final = (
     ("409", "push", "is a push consumer; a pull consumer is needed", "client_error"),
     ("409", "maxwaiting", "has too many waiting pulls", "rate_limit"),
 )
-"""Statuses with which the server refuses a pull: (status, word in the server's description, end of the error message
-about the consumer, kind of failure). Descriptions are compared in lower case and without spaces."""
+"""Statuses with which the server refuses a pull: (status, word in the server's description, our error message without
+the consumer's name, kind of failure). Descriptions are compared in lower case and without spaces."""
 
 
 def check_names(**names: str | None) -> None:

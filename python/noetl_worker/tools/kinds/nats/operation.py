@@ -12,7 +12,7 @@ from noetl_worker.tools.payload import parse_payloads
 
 async def with_values(found: dict[str, Any], owner: object) -> dict[str, JsonValue]:
     """Parse the payloads (`data` and `value`) in the result of an operation, outside the event loop, and replace them
-    in `found`. The parsed payloads count as memory of `owner`."""
+    in `found`. The memory of the parsed payloads is charged to the command `owner`."""
     places = [
         (part, name)
         for part in (found, *found.get("messages", ()), *found.get("entries", ()))

@@ -52,8 +52,8 @@ class PlaybookConfig:
     payload: dict[str, Any] = field(default_factory=dict)
     """The child's workload: the input values of the child execution."""
     input: dict[str, Any] = field(default_factory=dict)
-    """Further input values of the child execution; a value here wins over the same value in `payload`. Absent or empty:
-    the step's own input."""
+    """Further input values of the child execution; a value here wins over a value of the same name in `payload`.
+    Absent or empty: the step's own input."""
     parent_execution_id: int | None = None
     """Parent execution of the child; absent: this execution."""
     return_result: bool = False

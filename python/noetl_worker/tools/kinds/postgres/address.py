@@ -31,7 +31,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 }
 """Default settings of a connection; times in seconds. A setting in `connection_string` wins over its default."""
 _ADDRESS_DEFAULTS: Final[Mapping[str, Any]] = {"user": "postgres", "dbname": "postgres"}
-"""Default role and database without a `connection_string`. libpq would use the system user's name for both."""
+"""Default role and database without a `connection_string`. libpq's own default for both is the system user's name."""
 _FIELDS: Final = {**DATABASE_FIELDS, "sslmode": ("sslmode", "db_sslmode")}
 _ADDRESS_FIELDS: Final = ("connection_string", "db_conn_string", "dsn", "url")
 _NOT_GIVEN: Final[Mapping[str, str]] = {"password": "", "passfile": NO_FILE, "sslcert": NO_FILE, "sslkey": NO_FILE}

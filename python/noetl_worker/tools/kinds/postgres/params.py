@@ -121,7 +121,8 @@ def _has_object(value: Any) -> bool:
 
 
 def unify_numbers(value: list[Any]) -> list[Any]:
-    """Return the list with all numbers of one type, as an array needs: float, or Decimal if a float is not exact."""
+    """Return the list with mixed ints and floats converted to one type, because a Postgres array has only one type. The
+    type is float, or Decimal if a float could not hold each int exactly."""
     numbers = _leaves(value)
     if {type(element) for element in numbers} - {type(None)} != {int, float}:
         return value

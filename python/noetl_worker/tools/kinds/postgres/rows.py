@@ -21,9 +21,9 @@ from noetl_worker.tools.sql.sql import Batch
 
 _ROWS_AT_A_TIME: Final = 100
 _MANY_VALUES: Final = 10_000
-"""Maximum number of values that are converted on the event loop. Converting this many values takes 5 ms."""
+"""Maximum number of values that are converted on the event loop (in 5 ms). More values are converted in a thread."""
 _VALUE_BYTES: Final = 64
-"""Approximate memory of one value in a row, in bytes, not counting its text."""
+"""Approximate memory of the Python object for one value of a row, in bytes. The value's text is counted separately."""
 UNCOUNTED: Final = ("SELECT", "SHOW", "EXPLAIN")
 """SQL commands whose row count means returned rows, not changed rows."""
 
@@ -56,11 +56,11 @@ async def read_result(connection: Any, result: Any, batch: Batch, command: str, 
     """Convert the rows of one complete result to Python values, and add them to `batch`.
 
     Args:
-        connection: the connection of the result.
-        result: a complete result.
+        connection: the Postgres connection that gave the result.
+        result: libpq's result with all rows of one statement.
         batch: receives the rows.
-        command: the statement's command, as the server names it.
-        count: number of rows that the statement changed.
+        command: the server's status text for the statement, such as `INSERT 0 1`.
+        count: number of rows that the statement returned or changed.
         owner: the command to which the memory of the values is charged.
     """
     results = _Results(connection, batch)
@@ -206,8 +206,8 @@ class _Results:
 
 
 def _json_memory(value: bytes) -> int:
-    """Return the memory for a JSON value: twice the size of the parsed value, because the serialised result exists at
-    the same time."""
+    """Return the bytes of memory that a JSON value needs: twice the size of the parsed value, because the serialised
+    result exists at the same time."""
     try:
         return 2 * memory_of(value)
     except DocumentError:  # not parsed, so it stays text

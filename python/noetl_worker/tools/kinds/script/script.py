@@ -138,8 +138,8 @@ def _count(value: JsonValue) -> int:
 
 
 def _data(status: str, run: JobRun, output: str | None, job: JobConfig, started: float) -> dict[str, JsonValue]:
-    """Return the data of the step's result, with the fields that ScriptConfig's docstring lists. Fields with an unknown
-    value are left out."""
+    """Return the data of the step's result: the Job's status, name, run time, pod counts, exit code and output. Leave
+    out fields with an unknown value."""
     fields: dict[str, JsonValue] = {
         "status": status,
         "job_name": run.name,

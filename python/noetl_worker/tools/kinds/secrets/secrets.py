@@ -186,7 +186,7 @@ def _from_environment(name: str, settings: ToolSettings) -> str:
 
 
 def _from_file(name: str, directory: str) -> bytes:
-    """Return a mounted secret, without the line break that editors put at the end of a file."""
+    """Return the secret in the file `name` of `directory`, without the line break that editors put at the end."""
     if not directory:
         raise ConfigurationError(f"secrets: provider file needs {DIRECTORY_VARIABLE} to be set for the worker")
     root = Path(directory).resolve()

@@ -73,7 +73,7 @@ _COMMENT: Final = re.compile(r"\s*(?:/\*.*?\*/|--[^\n]*)", re.DOTALL)
 _STOP_S: Final = 5.0
 _ROWS_AT_ONCE: Final = 1_000
 _VALUE_BYTES: Final = 64
-"""Approximate memory of one value in a row, in bytes, not counting its text."""
+"""Approximate memory of the Python object for one value of a row, in bytes. The value's text is counted separately."""
 _MOST_BYTES: Final = 256 << 20
 """Maximum bytes of memory for the rows of one `fetch`."""
 
@@ -187,8 +187,8 @@ def _counts(statement: str, names: Sequence[str]) -> bool:
 
 
 def _without_files(statement: str) -> str:
-    """Return the statement without its leading comments, and refuse PUT and GET. A parameter's value in a comment could
-    end the comment and inject SQL.
+    """Return the statement without its leading comments, and refuse PUT and GET. Comments are removed because a
+    parameter's value in a comment could end the comment and inject SQL.
 
     Raises:
         ConfigurationError: the statement is PUT or GET. For PUT and GET the connector would open any file that the

@@ -37,7 +37,7 @@ _NOT_THE_TOOLS: Final = frozenset({"kind", "set", "spec", "policy", *INPUTS})
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A parsed task of a sequence."""
+    """A parsed task of a sequence: its label, tool kind, config, input values and policy rules."""
 
     label: str
     kind: str
@@ -145,7 +145,7 @@ class TaskSequenceTool:
     def check(self, config: TaskSequenceConfig, context: ToolContext) -> None:
         """Refuse the sequence if a task's config is wrong, before the first task has changed anything.
 
-        A task with rules is not checked here. The task's rules see every failure, also a wrong config.
+        A task with rules is not checked here, because its rules decide on every failure, also on a wrong config.
         """
         for task in config.parsed:
             if task.rules:
@@ -154,7 +154,7 @@ class TaskSequenceTool:
             context.worker.check_tool(task.kind, {**own, **dict(given)}, context)
 
     def time_needed(self, config: TaskSequenceConfig) -> float:
-        """Return the sum of the tasks' timeouts in seconds: the least time of a sequence without its own timeout."""
+        """Return the tasks' total timeout in seconds. A sequence without its own timeout gets this time or more."""
         return sum(map(_task_timeout_s, config.parsed))
 
     async def run(self, config: TaskSequenceConfig, context: ToolContext) -> ToolResult:

@@ -84,7 +84,7 @@ class TransferSource(_EndConnection):
     retry: Any = None
     """http: retries and pages, as in kind http."""
     max_response_bytes: int | None = None
-    """http: a longer answer fails the transfer; absent: the 8 MiB of kind http."""
+    """http: maximum bytes of the answer; a longer answer fails the transfer. Absent: 8 MiB, as in kind http."""
     data_path: str | None = None
     """http: dotted path to the rows in the answer, such as `data.items`; absent: the answer itself holds the rows."""
 

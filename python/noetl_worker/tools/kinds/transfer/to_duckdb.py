@@ -164,8 +164,8 @@ def _is_nested(kind: str) -> bool:
 
 
 def _cast(value: str, kind: str) -> str:
-    """Return SQL that converts `value` to the type `kind` of a column. `value` is an SQL expression for a text that
-    `_text` has made."""
+    """Return SQL that converts a text to the type `kind` of a column. `value` is the SQL expression for the text, which
+    is base64 for BLOB, and JSON for JSON and nested types."""
     if kind == "VARCHAR":
         return value
     if kind == "BLOB":

@@ -128,7 +128,7 @@ class PostgresWriter(Writer):
 
     async def _check_not_read(self) -> None:
         """Raise ConfigurationError if the source's session reads the target table that mode `replace` empties. TRUNCATE
-        would wait for this session, and the session for the transfer."""
+        would wait for the lock of this session, which holds the lock until the transfer ends."""
         source = self._plan.source
         if source is not None and await self._rows(_READ_BY, (self._table, source.pid, source.server_started)):
             raise ConfigurationError(
@@ -174,7 +174,8 @@ def _place(columns: Sequence[str]) -> str:
 
 
 def _adapted(value: Any, kind: str) -> Any:
-    """Convert a value for COPY, so that the server can read the text that psycopg writes as the type `kind`."""
+    """Convert a value to a Python object for COPY. psycopg writes the object as text that a column of type `kind`
+    accepts."""
     if value is None:
         return None
     if kind in ("json", "jsonb"):

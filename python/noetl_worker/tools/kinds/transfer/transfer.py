@@ -235,8 +235,8 @@ class TransferTool:
 
 
 def _files(source: TransferSource, target: TransferTarget, settings: ToolSettings) -> dict[str, bool]:
-    """Return the path of each DuckDB file of a transfer -> True if the transfer only reads the file. Transfers lock the
-    files in the order of the paths, so that two transfers never wait for each other."""
+    """Return a dict whose keys are the paths of a transfer's DuckDB files. A value is True if the transfer only reads
+    the file. Transfers lock the files in the order of the paths, so that two transfers never wait for each other."""
     files = {}
     if source.type == "duckdb" and source.database:
         files[canonical("transfer: source: 'database'", source.database, settings)] = True
@@ -246,7 +246,8 @@ def _files(source: TransferSource, target: TransferTarget, settings: ToolSetting
 
 
 def _chosen(mapping: Mapping[str, str], columns: list[str]) -> dict[str, str]:
-    """Return target column -> path in the source, after checking that the source has each path's column."""
+    """Return a dict from each target column to its path in the source. Raises ConfigurationError if the source lacks
+    the column of a path, or has several columns of this name."""
     paths = list(mapping.values()) or columns
     wanted = {path if path in columns else path.split(".", 1)[0] for path in paths}
     several = sorted(name for name in wanted if columns.count(name) > 1)

@@ -29,7 +29,8 @@ class WorkbookConfig:
     """
 
     name: str | None = None
-    """Name of the workbook entry. Some planes put the task's label into this field; use `task` there."""
+    """Name of the workbook entry. Some control planes put the task's label into this field; use `task` instead
+    on such a plane."""
     task: str | None = None
     """Name of the entry; wins over `name`."""
     input: dict[str, Any] = field(default_factory=dict)

@@ -58,11 +58,11 @@ class PackageEnvironments:
     async def environment(
         self, wanted: WantedPackages, given: str | None, context: ToolContext, deadline: float | None
     ) -> AsyncIterator[str]:
-        """Provide the path of an interpreter that has these packages. The interpreter's environment is not removed
-        during the block.
+        """Provide the path of an interpreter that has the packages `wanted`. The interpreter's environment is not
+        removed during the `with` block.
 
         Args:
-            wanted: the packages.
+            wanted: the packages that the step asks for.
             given: the interpreter that the step names, or None.
             context: the command's context.
             deadline: end of the command's time, by `time.monotonic`, or None.
@@ -187,8 +187,9 @@ def _key(lock: str | None, recipe: str, interpreter: Interpreter, settings: Tool
     """Return the key of an environment in the store: a hash of the lock (resolved versions), the interpreter, and the
     setting NOETL_WORKER_PYTHON_PACKAGES.
 
-    `recipe` is the key of the lock, a hash of the step's requirements. If `lock` is None, the versions are not resolved
-    yet: return `recipe`. No environment in the store has this key, so the caller builds the environment.
+    `recipe` is the key of the lock, a hash of the step's requirements, the interpreter and the same setting. If `lock`
+    is None, the versions are not resolved yet: return `recipe`. No environment in the store has this key, so the caller
+    builds the environment.
     """
     return recipe if lock is None else hashed_key(lock, interpreter.identity, settings.python_packages)
 
