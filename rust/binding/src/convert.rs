@@ -6,7 +6,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyList, PyNone, PyString, PyTuple, PyType};
 
-/// Most bytes of an input for which the GIL is kept. Larger inputs take long enough to let another thread run.
+/// Largest number of bytes of an input for which the GIL is kept. Larger inputs take long enough to let another
+/// thread run.
 const RELEASE_BYTES: usize = 64 * 1024;
 
 /// Run `work` without the GIL when its input is large.

@@ -314,7 +314,7 @@ impl Segment {
     }
 }
 
-/// Most members of an object whose keys are compared pair by pair, which needs no allocation.
+/// Largest number of members of an object whose keys are compared pair by pair, which needs no allocation.
 const PAIRWISE: usize = 12;
 
 fn has_repeated_key(members: &[(Value<'_>, Value<'_>)]) -> bool {

@@ -13,10 +13,10 @@ use crate::wrapped::lines_in_document;
 
 /// Longest text of a preview, in bytes of UTF-8.
 pub const TEXT_BYTES: usize = 512;
-/// Least bytes in which a member fits: `"":1` and a comma.
+/// Smallest number of bytes in which a member fits: `"":1` and a comma.
 const SMALLEST_MEMBER: i64 = 6;
 
-/// Most keys that are remembered. A document with ten thousand different keys would not profit from more.
+/// Largest number of keys that are remembered. A document with ten thousand different keys would not profit from more.
 const MAX_KNOWN_KEYS: usize = 256;
 
 /// Rules for fitting a result into an event.
@@ -26,7 +26,7 @@ pub struct Rules {
     pub max_bytes: usize,
     /// Largest size of the preview.
     pub preview_bytes: usize,
-    /// Most nested levels of the preview.
+    /// Largest number of nested levels of the preview.
     pub preview_depth: usize,
     /// Known secret values, replaced wherever they appear.
     pub secrets: Vec<String>,

@@ -5,7 +5,7 @@ use crate::error::{EngineError, Family};
 
 /// Largest depth of nested arrays and objects in a document.
 pub const MAX_DEPTH: usize = 512;
-/// Most digits of an integer; CPython's own default limit.
+/// Largest number of digits of an integer; CPython's own default limit.
 pub const MAX_INTEGER_DIGITS: usize = 4_300;
 
 /// The kind of a JSON value. `1` and `1.0` are of different kinds.

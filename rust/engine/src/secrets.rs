@@ -11,19 +11,20 @@ use regex::bytes::Regex;
 
 /// The mark that replaces a secret.
 pub const MARK: &str = "[REDACTED]";
-/// Least characters of a known secret to search for.
+/// Smallest length, in characters, of a known secret to search for.
 pub const MIN_SECRET_CHARS: usize = 4;
 /// Characters by which a longer secret is found. It is replaced as far as the text agrees with it.
 const LONGEST_HEAD: usize = 1_024;
 /// Value of a link that leads nowhere.
 const NONE: u32 = u32::MAX;
-/// Most secrets for which one vector search per secret is fastest. More are found in one pass over the text.
+/// Largest number of secrets for which one vector search per secret is fastest. More are found in one pass over the
+/// text.
 const MAX_FINDERS: usize = 16;
 /// Bytes of the shortest secret, by which secrets are looked up.
 const HEAD: usize = 4;
-/// Most bytes between two samples of a text.
+/// Largest distance, in bytes, between two samples of a text.
 const STRIDE: usize = 8;
-/// Most bytes of a sample.
+/// Largest length of a sample, in bytes.
 const WIDEST: usize = 8;
 /// Pattern of escapes that may end in a letter or digit directly before a word, without being a part of that word.
 const ESCAPE: &str = r"(?-u)(?:\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2}|\[[0-9;]{0,12}m)\z";

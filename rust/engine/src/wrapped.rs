@@ -17,7 +17,7 @@ const DUMPED: &str = concat!(
 const LINE_OF_DUMP: &str = r"(?-u)\A(?:[0-9a-fA-F]{6,16}:?)? {1,2}[0-9a-fA-F]{2,8} ";
 /// Beginning of a hex dump of up to 16 bytes, or of the first line of a longer dump.
 const ONE_LINE: &str = r"(?-u)\A(?:0{7,16}:?)? {1,2}[0-9a-fA-F]{2,8} ";
-/// Least number of digits before a line break in a text that a program may have broken into lines.
+/// Smallest number of digits before a line break in a text that a program may have broken into lines.
 const WIDTH: usize = 40;
 const BLANKS: [char; 5] = [' ', '\t', '\r', '\x0b', '\x0c'];
 

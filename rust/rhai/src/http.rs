@@ -16,7 +16,7 @@ use crate::{json, Denied, Limits};
 
 /// Longest time of one request, unless the script has less left.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most bytes of one answer.
+/// Largest number of bytes of one answer.
 const MAX_BODY_BYTES: u64 = 10 * 1024 * 1024;
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -16,16 +16,17 @@ use std::time::{Duration, Instant};
 
 use rhai::{Dynamic, Engine, EvalAltResult, Scope};
 
-/// Most operations of one script: about half a minute of pure computing, so that a loop ends even without a deadline.
+/// Largest number of operations of one script: about half a minute of pure computing, so that a loop ends even
+/// without a deadline.
 pub const MAX_OPERATIONS: u64 = 500_000_000;
-/// Most bytes of one text.
+/// Largest number of bytes of one text.
 pub const MAX_TEXT_BYTES: usize = 16 * 1024 * 1024;
-/// Most elements of an array and members of a map, including nested ones. The interpreter counts them at every change,
-/// so a script could otherwise grow one for minutes.
+/// Largest number of elements of an array and members of a map, including nested ones. The interpreter counts them at
+/// every change, so a script could otherwise grow one for minutes.
 pub const MAX_ELEMENTS: usize = 100_000;
-/// Most nested calls of script functions.
+/// Largest number of nested calls of script functions.
 pub const MAX_CALLS: usize = 64;
-/// Most bytes that are kept of a script's output.
+/// Largest number of bytes that are kept of a script's output.
 pub const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 
 /// The kind of a script's failure.
