@@ -152,7 +152,7 @@ class NamedVariables:
         return name if self.pattern.fullmatch(name) else None
 
     def line(self, variable: str) -> SettingLine:
-        """Return the declaration of one variable of this group."""
+        """Return the SettingLine, which describes a setting, of one environment variable with this name pattern."""
         return SettingLine("", variable, (), "", self.is_secret, self.parse)
 
 

@@ -44,10 +44,9 @@ class Deliveries:
         """Create an empty set of message deliveries.
 
         Args:
-            drain_timeout_s: seconds for which a drain lets commands run.
-            emitter: knows the requests in which the plane is issuing commands.
-            batches: the event batches whose processing by the plane a drain waits for.
-            lines: decides which log lines are written for a command.
+            drain_timeout_s: seconds for which a drain lets commands run. emitter: sends the events. It knows which
+            requests are still open, in which the plane may be issuing commands. batches: the event batches whose
+            processing by the plane a drain waits for. lines: decides which log lines are written for a command.
         """
         self._slots, self._drain_timeout_s, self._emitter, self._batches = slots, drain_timeout_s, emitter, batches
         self._stopping = emitter.stopping

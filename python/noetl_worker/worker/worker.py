@@ -370,7 +370,7 @@ class Worker:
         except ControlPlaneError as error:
             log.debug("auth_probe_failed", error=str(error))  # `plane_down` is logged for the same error
             return False
-        log.info("auth_accepted", **(self._credentials.note_success() or {}))
+        log.info("auth_accepted_again", **(self._credentials.note_success() or {}))
         return True
 
     async def _pulse(self, readings: Readings) -> None:

@@ -258,7 +258,7 @@ class DevControlPlane(PlaneState):
     async def wait_ended(self, execution_id: int, *, timeout_s: float | None = WAIT_S) -> str:
         """Wait until nothing more happens in an execution, and return its status.
 
-        The status is COMPLETED, FAILED or CANCELLED, or RUNNING if no further step will ever follow. Raises
+        The status is COMPLETED, FAILED or CANCELLED, or RUNNING for an execution that is stuck: it never ends. Raises
         TimeoutError after `timeout_s` seconds, and KeyError for an unknown execution.
         """
         execution = self.execution(execution_id)

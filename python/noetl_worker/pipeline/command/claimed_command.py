@@ -145,7 +145,7 @@ class ClaimedCommand:
                 "claims_not_counted",
                 **command.log_ids(),
                 error=str(error),
-                advice="do nothing: a command that kills its workers is found by this message's deliveries alone",
+                advice="do nothing: the deliveries of this message tell how often the command was started before",
             )
             return earlier
         return min(noted, max(earlier, claims - 1))

@@ -162,7 +162,7 @@ async def return_claimed(events: CommandEvents, identity: Identity, ownership: C
                 "interruption_not_reported",
                 **events.command.log_ids(),
                 error=repr(error),
-                advice="set WORKER_ID, and look at the execution: without WORKER_ID no worker can run this command "
-                "again",
+                advice="set WORKER_ID for the next time, and start the execution again if it stays RUNNING: without "
+                "WORKER_ID no worker can run this command again",
             )
     return acknowledge.interrupted(dialect, ownership.age_s, ownership.lease_s)

@@ -116,9 +116,9 @@ class Inputs:
     ) -> dict[str, JsonValue]:
         """Return all inputs, rendered and merged.
 
-        If several inputs have the same key, the plane's rule `step_input_wins` says whether the command's input or a
-        template in the config wins. An input inside `spec` never wins.
-        """
+        The command, the tool's config and the config's `spec` may have inputs. For a key in several of them, the
+        plane's rule `step_input_wins` decides between command and config. A value from `spec` counts only if no other
+        has it."""
         kind, commands = self.command.kind, [("input", given)]
         above = [*as_text, *commands] if RULES[self.command.dialect].step_input_wins else [*commands, *as_text]
         merged: dict[str, JsonValue] = {}

@@ -52,7 +52,7 @@ def mark_redacted(value: Any, name: str) -> list[str]:
     """Replace each text in `value` that is exactly "[REDACTED]" by a RedactedText, in place.
 
     Args:
-        value: the value from the store; it is changed.
+        value: a value that the plane has stored and redacted; it is changed.
         name: name of the value in templates. Empty if templates use the value's own fields as names.
 
     Returns:

@@ -287,9 +287,8 @@ class Domain:
         """Call `start` in a new Landlock domain, and return the id of the process that `start` has started.
 
         A thread can never leave a domain, so a short-lived thread enters the domain and calls `start`. Such a thread
-        costs a seventh of the CPU of a fork. A command could signal the thread, but would only end its own supervisor
-        and itself.
-        """
+        costs a seventh of the CPU of a fork. A command could send a signal to this thread. That would only end the
+        command and the supervisor process that watches this command."""
         if self.rules < 0:
             return start()
         assert libc is not None

@@ -62,7 +62,7 @@ class Conversation:
         answer.watch()
 
     def ask(self, request: Mapping[str, JsonValue]) -> None:
-        """Send the next request, once the previous one is answered."""
+        """Send the next request to the command's process. The previous request must have been answered."""
         assert self._request is not None
         self._asked = asyncio.get_running_loop().create_future()
         self._request.add(frame_of(request))

@@ -265,10 +265,11 @@ class PythonRules(DialectRules):
         return _batch(command, worker_id, events)
 
     def can_rescue(self, command: CommandFields) -> bool:
-        """Return whether `rescue` can replace a batch that the plane never processed. Return False in a loop: a rescue
-        would repeat items that have run (protocol/batches.md#rescue).
+        """Return whether `rescue` can replace a batch that the plane never processed. A rescue is a `step.exit` event
+        (protocol/batches.md#rescue).
 
-        Return False for a list of tasks too, because the plane ignores the `step.exit` of a list of tasks.
+        Return False in a loop, since a rescue would repeat items that have run. Return False for a list of tasks, since
+        the plane ignores their `step.exit`.
         """
         return command.loop is None and not command.step.endswith(STEP_OF_TASKS)
 

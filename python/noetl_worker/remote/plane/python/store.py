@@ -43,8 +43,8 @@ _WORDS: Final = bytes(ord("x") if code in _WORD_BYTES else ord(" ") for code in 
 _ONE_WORD: Final = b"x" * LONG_WORD
 _NOTHING: Final[Mapping[str, JsonValue]] = {}
 _PIECE: Final = 20
-"""Number of characters between two spaces in packed text. The plane searches such short words fast, and takes none of
-them for a key or token."""
+"""Length in characters of the pieces into which spaces divide a packed (compressed) result. The plane searches short
+words fast for secrets, and takes none of them for a key or token."""
 _UNSEARCHED: Final = "}}"
 """Characters at the end of each packed text, which keep the plane from searching the text for secrets. The plane takes
 a text with `}}` for code (noetl v4, `sanitize.py`). `}}` begins no template, and base64 decoders skip `}}`."""
