@@ -33,7 +33,7 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
     "F3": ("a second and a third signal", "the second cancels: exit 4 in 1 s; the third exits 130 at once"),
     "F4": (
         "SIGKILL in the middle of a run, the same WORKER_ID starts again",
-        "delivered again within ack_wait + 1 s, accepted, run again, one terminal set",
+        "delivered again within ack_wait + 1 s, accepted, run again, one outcome",
     ),
     "F5": (
         "SIGKILL, the others have another id",
@@ -82,7 +82,7 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "F16": (
         "the control plane is down at SIGTERM",
-        "never acked without an accepted terminal set",
+        "never acked without an accepted outcome",
     ),
     "F17": (
         "poison: broken JSON, wrong types, 19 digits, 10 MB, depth 2,000, unknown tool",
@@ -121,7 +121,7 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
     "F28": ("the Rust engine is absent, or panics", "equal results from the Python engine; an exception, no abort"),
     "K": (
         "three workers, one killed every 2 s, NATS restarted every 30 s",
-        "none lost, none with two terminal sets, no tool run without its claim",
+        "none lost, none with two outcomes, no tool run without its claim",
     ),
     "U": (
         "1,000 notifications, every tenth of a command nobody knows",
@@ -259,7 +259,7 @@ page is made by `make faults`, and by `make soak` for the rows marked *long*.
 
 * Each figure was held against its bound in the run that it comes from. A run that breaks a bound writes nothing.
 * The runs use a real nats-server, worker processes and the development control plane.
-* After each test that issues commands, but for L, there is one terminal set for each (D: for each claim). No tool ran
+* After each test that issues commands, but for L, there is one outcome for each (D: for each claim). No tool ran
   without its claim, nothing is left unacknowledged, and no child process stays.
 * F19, F20, F24, S and U count tasks and descriptors, too.
 """

@@ -234,7 +234,7 @@ class Scene(House):
             raise AssertionError(f"left behind: {now}, before: {before}") from None
 
     async def assert_books(self, issued: Sequence[IssuedCommand], *, calls_at_most: int | None = 1) -> None:
-        """The invariant: one terminal set each, no tool run without its claim, nothing unacknowledged.
+        """The invariant: one outcome each, no tool run without its claim, nothing unacknowledged.
 
         `calls_at_most` None: only the terminal event is counted, not the call event before it.
         """

@@ -124,7 +124,7 @@ async def kill_test(
         measured("K", f"{word}: workers killed", slaughter.kills, "")
         measured("K", f"{word}: NATS restarts", slaughter.restarts, "")
         measured("K", f"{word}: lost", count - len(ends), "", exactly=0)
-        measured("K", f"{word}: with two terminal sets", sum(n > 1 for n in ends.values()), "", exactly=0)
+        measured("K", f"{word}: with two outcomes", sum(n > 1 for n in ends.values()), "", exactly=0)
         measured("K", f"{word}: claims granted", home.grants.total(), "")
         measured("K", f"{word}: side effects", effects.total(), "", at_most=home.grants.total())
         measured("K", f"{word}: commands run more than once", sum(n > 1 for n in effects.values()), "")

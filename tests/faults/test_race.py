@@ -210,6 +210,6 @@ async def test_command_that_two_workers_are_given_counts_by_its_first_result(
         await home.stop_all()
     measured("D", f"commands of {BOTH} that both workers ran", twice, "", exactly=BOTH)
     measured("D", "second results that moved an execution", again, "", exactly=0)
-    measured("D", "commands without an end, or with more than one for each claim", over, "", exactly=0)
+    measured("D", "commands without an outcome, or with more than one for each claim", over, "", exactly=0)
     measured("D", "lost by the first worker", lost["one"], "")
     measured("D", "lost by the second worker", lost["two"], "")

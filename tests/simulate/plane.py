@@ -261,7 +261,7 @@ class Plane:
         )
 
     def keep(self, command: Command, one: TerminalSet) -> None:
-        """Take note of a stored terminal set."""
+        """Take note of a stored outcome."""
         command.sets.append(one)
         effect = "" if one.is_acted_on else " (nothing follows)"
         self.trace.note("plane", f"stores {one.word} of {command.step} by {one.worker_id}{effect}")

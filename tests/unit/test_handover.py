@@ -1,4 +1,4 @@
-"""A stop at every moment of a command: at most one terminal set, and always one answer to JetStream."""
+"""A stop at every moment of a command: at most one outcome, and always one answer to JetStream."""
 
 from __future__ import annotations
 
