@@ -29,8 +29,8 @@ def main() -> None:
 
 
 def _main() -> None:
-    """Start a worker, or print the version, without importing the CLI modules if the arguments allow this. Otherwise
-    run the CLI.
+    """Start a worker (no argument, or `run`) or print the version, without importing the CLI modules. Otherwise run
+    the CLI.
 
     To hide its variables from other processes, a worker starts itself again without them. The new process first
     hides its memory, then receives the variables. Only afterwards are modules imported that read the environment.
@@ -78,7 +78,7 @@ def _has_shown_version() -> bool:
 
 
 def worker_alone() -> Callable[[Mapping[str, str | None]], int]:
-    """Return `worker_process.run_process` without importing the CLI modules, which would take 15 MB of memory."""
+    """Return the function that runs a worker, without importing the CLI modules, which would take 15 MB of memory."""
     _load_structlog()
     from noetl_worker.worker.worker_process import run_process
 

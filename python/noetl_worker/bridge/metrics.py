@@ -43,7 +43,7 @@ FEED_LAG.labels("0")
 
 
 class _OwnFamilies(Collector):
-    """Collector of the bridge's metrics only. The shared registry has the worker's metrics too."""
+    """Collector of the bridge's metrics only, taken from the shared registry, which has the worker's metrics too."""
 
     def collect(self) -> Iterator[Metric]:
         return (family for family in REGISTRY.collect() if family.name.startswith(_OWN))

@@ -186,7 +186,8 @@ async def _for_each(
         ids: sequence numbers of the dead letters in the stream; empty: all dead letters with the reason and the age.
         act: applies the action to one dead letter. Returns False if the action failed.
         done_word: past participle of the action for the output, such as `deleted`.
-        reason: only dead letters of this kind, or with this text in their reason. An unknown text is an error.
+        reason: only dead letters of this kind, or with this text in their reason; None: any reason. A text that is no
+            kind, and that no dead letter's reason contains, is an error.
         older_than_s: only dead letters older than this, in seconds; None: any age.
     """
     from noetl_worker.cli.views.dead_letter import REASONS, ShownDeadLetter

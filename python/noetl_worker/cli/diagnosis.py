@@ -416,9 +416,9 @@ def _end_text(end: Mapping[str, Any]) -> str:
 
 
 def _worker(events: Sequence[Mapping[str, Any]]) -> str:
-    """Return the name of the worker that ran a command, from the newest event that names one.
+    """Return the name of the worker that ran a command, from the newest event that names a worker, or else `a worker`.
 
-    On the Python plane the command.claimed event names no worker.
+    All events are searched, since on the Python plane the command.claimed event names no worker.
     """
     workers = (context_of(event).get("worker_id") for event in reversed(events))
     return str(next(filter(None, workers), "a worker"))

@@ -39,7 +39,8 @@ def local_settings(
         nats_url: URL of the session's NATS server.
         server_url: URL of the session's control plane.
         token: bearer token that the control plane requires; "" for none.
-        machine: environment variables; default `os.environ`. {} for a caller that runs no tool.
+        machine: environment variables that apply to the worker's tools and limits; None: `os.environ`. {} for a caller
+            that runs no tool.
     """
     of_machine = os.environ if machine is None else machine
     listed = of_machine.get("NOETL_KEYCHAIN_ENV_VARS", "").replace(" ", "").split(",")
@@ -80,7 +81,7 @@ async def local_worker(
         token: bearer token that the control plane requires; "" for none.
         kinds: tool kinds that will run. Their processes start at once, so that no command has to wait for them.
         tools: tools that the worker has besides the usual tools.
-        machine: environment variables, as in `local_settings`.
+        machine: environment variables that apply to the worker's tools and limits; None: `os.environ`.
     """
     from noetl_worker.pipeline.command.tool_rules import make_registry
 

@@ -1,4 +1,4 @@
-"""`noetl-worker test PATH...`: run the tests beside playbooks on this machine."""
+"""`noetl-worker test PATH...`: run, on this machine, the tests in files that lie beside playbooks."""
 
 from __future__ import annotations
 

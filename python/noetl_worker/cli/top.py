@@ -77,8 +77,8 @@ def _without_scheme(address: str) -> str:
 async def _looks(settings: Settings, named: Sequence[str]) -> list[dict[str, Any]]:
     """Ask workers for their state, at the addresses in `named`, or else all workers of this machine.
 
-    If `named` is empty, workers that have ended are left out. The debug token is not sent then, since another program
-    may listen at a worker's old address.
+    If `named` is empty, workers that have ended are left out, and the debug token is not sent, since another program
+    may listen at an ended worker's address.
     """
     addresses = named or addresses_here(settings.metrics_bind, outbox_directory(settings.outbox_dir))
     looks = await ask_workers(addresses, settings.debug_token.reveal() if named else "")

@@ -58,8 +58,8 @@ class Report:
     context: JsonValue
     """Value of `result.context` in the events: an object within the event budget, or None."""
     response: JsonValue = None
-    """Data that the tool returned. None if the events contain `reference` in place of the data; a few reports to the
-    Python plane have both."""
+    """Data that the tool returned. None if the events contain only `reference`, which leads to the stored data. Events
+    for the Python plane may contain both, because the plane's templates read the response."""
     reference: Mapping[str, JsonValue] | None = None
     """The reference to the stored result. None before the result store has the result."""
     upload: Upload | None = None

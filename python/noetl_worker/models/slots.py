@@ -180,8 +180,8 @@ class Slots:
             place.admitted.set_result(None)
 
     def _leave(self, place: _Waiter) -> None:
-        """End a command's wait for the limit of its tool kind, or no longer count the command in this limit. In both
-        cases the command holds a slot afterwards."""
+        """Remove a command from the limit of its tool kind. A command that still waits for this limit gets a slot, even
+        if no slot is free. A command that was counted in this limit keeps its slot."""
         if place in self._queue:
             self._queue.remove(place)
             self.used += 1

@@ -114,8 +114,8 @@ class Progress:
         interrupt: Callable[[], None] | None = None,
         is_issuing: Callable[[], bool] | None = None,
     ) -> None:
-        """Set the stage of the delivery. If `stop` was called before, act on the new stage as the table in this
-        module's docstring says.
+        """Set the stage of the delivery. If `stop` was called before, end the new stage early: cancel its task or
+        interrupt its tool, at once or after a time limit. A short stage ends by itself.
 
         Args:
             interrupt: stops the tool that runs in this stage.
@@ -128,8 +128,8 @@ class Progress:
             self.listener.enter(stage)
 
     def stop(self) -> None:
-        """Note that the stopping worker's grace period is over. Act on the present stage, and on later stages, as the
-        table in this module's docstring says."""
+        """Note that the stopping worker's grace period is over. End the present stage and each later stage early:
+        cancel its task or interrupt its tool, at once or after a time limit. A short stage ends by itself."""
         if not self.is_stopping:
             self.is_stopping = True
             self._act()

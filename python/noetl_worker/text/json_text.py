@@ -52,10 +52,10 @@ _AT_ONCE: Final = 16 << 20
 work. Larger JSON is parsed in pieces, and other threads run in between."""
 _MOST_GROWTH: Final = 95
 """Largest number of bytes of memory for each byte of JSON, for the JSON and its values together. The worst JSON is
-`[],` repeated. """
+`[],` repeated."""
 _SHORT: Final = _AT_ONCE // _MOST_GROWTH
-"""Largest number of bytes of JSON that is parsed without an estimate of its memory. Even with `_MOST_GROWTH`, the
-memory of such JSON is at most `_AT_ONCE`."""
+"""Largest number of bytes of JSON that is parsed without an estimate of its memory. Even if each byte of JSON takes
+`_MOST_GROWTH` bytes of memory, one call of the parser may parse such JSON (`_AT_ONCE`)."""
 _LOOKED_AT: Final = 1 << 18
 """Bytes of JSON in one step of the memory estimate. Other threads may run between two steps."""
 _BEYOND_ASCII: Final = bytes(range(0x80, 0x100))

@@ -302,7 +302,7 @@ class _Form(NamedTuple):
     """Function that returns True if a value has lists and objects exactly where the field's type has them. mashumaro
     alone would accept an object for a list, and use its keys."""
     is_typed_object: bool
-    """True for an object whose values have a declared type, such as text or numbers."""
+    """True if the field is an object whose values have a declared type, such as text. Nulls in it are then dropped."""
 
 
 @functools.lru_cache(maxsize=128)
@@ -362,8 +362,8 @@ def describe(hint: Any) -> str:
 
 
 def text_of_base64(field: str, encoded: str) -> str:
-    """Return the text whose base64 form is `encoded`, for the `__post_init__` of a config model. Raises
-    ConfigurationError that names `field`."""
+    """Return the text whose base64 form is `encoded`, for the `__post_init__` of a config model. Raise
+    ConfigurationError, which names `field`, if `encoded` is not base64 of UTF-8 text."""
     try:
         return base64.b64decode(encoded, validate=True).decode()
     except ValueError as error:

@@ -178,7 +178,8 @@ def not_found(to: str | None, label: str, field: str = "") -> ConfigurationError
 
 def find_unknown_jumps(rules: Sequence[PolicyRule], position: int, labels: Sequence[str]) -> list[ConfigurationError]:
     """Return an error for each rule that jumps to an unknown task. The worker only logs these errors before the
-    sequence starts, because such a rule fails its task only if its condition is true. `check` reports the errors."""
+    sequence starts, because such a rule fails its task only if its condition is true. The CLI command `check` reports
+    these errors to the playbook's author."""
     jumps = [rule.action for rule in rules if rule.action is not None and rule.action.do == "jump"]
     wrong = [action for action in jumps if jump_position(action.to, position, labels) is None]
     return [not_found(action.to, labels[position], f"{action.field}.to") for action in wrong]

@@ -135,8 +135,8 @@ class _InnerStop(Stop):
 
 
 class _Given(NamedTuple):
-    """A registered tool, and two of its properties that the registry determines once per tool instead of at each
-    call."""
+    """A registered tool, and two facts that the registry determines once per tool instead of at each call: whether the
+    tool's `run` never waits, and whether the tool has a check of its own."""
 
     tool: Tool[Any]
     is_inline: bool

@@ -26,9 +26,9 @@ class CallScope:
 
     Args:
         stop: object by which the tool learns the reason.
-        timeout_s: the tool's own timeout in seconds. The tool knows this timeout too, so the tool is interrupted only
-            TOOL_S later.
-        poll_s: delay before the first check whether the execution is cancelled: most tools have ended by then.
+        timeout_s: the tool's own timeout in seconds. The tool is interrupted only TOOL_S seconds after this timeout,
+            so that the tool can stop by itself first.
+        poll_s: seconds before the first check whether the execution is cancelled: most tools have ended by then.
         until_cancelled: waits until the execution is cancelled. None: nobody checks whether the execution is cancelled.
         log_ids: returns the ids of the command, for the log.
     """

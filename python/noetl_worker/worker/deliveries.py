@@ -44,9 +44,11 @@ class Deliveries:
         """Create an empty set of message deliveries.
 
         Args:
-            drain_timeout_s: seconds for which a drain lets commands run. emitter: sends the events. It knows which
-            requests are still open, in which the plane may be issuing commands. batches: the event batches whose
-            processing by the plane a drain waits for. lines: decides which log lines are written for a command.
+            drain_timeout_s: seconds for which a drain lets commands run.
+            emitter: reports outcomes to the plane. It lists the reports that the plane has not answered yet, because
+                the plane may be issuing the next commands before it answers.
+            batches: the event batches whose processing by the plane a drain waits for.
+            lines: decides which log lines are written for a command.
         """
         self._slots, self._drain_timeout_s, self._emitter, self._batches = slots, drain_timeout_s, emitter, batches
         self._stopping = emitter.stopping
@@ -125,8 +127,9 @@ class Deliveries:
             await asyncio.wait(running, timeout=min(left_s, PULSE_S), return_when=asyncio.FIRST_COMPLETED)
 
     def _issuing(self) -> list[bool]:
-        """Return one boolean for each request in which the plane is issuing commands: True if the task of a delivery
-        waits for this request."""
+        """Return one boolean for each report that the plane has not answered. A drain must not cut these reports off,
+        because the plane may be issuing the next commands. True: a delivery's task waits for the answer. False: the
+        report is for an outcome that was left on disk or is sent again."""
         return list(self._emitter.issuing.values())
 
     def running(self) -> set[asyncio.Task[None]]:
@@ -199,7 +202,8 @@ class Deliveries:
 
 
 def _log_finished(progress: Progress, share: float, reported_at: float) -> None:
-    """Log a command whose outcome the plane has accepted."""
+    """Log a command whose outcome the plane has accepted. `share` is the fraction of commands that get such a log line
+    at present. `reported_at` is the monotonic time just after the report."""
     spent, failure = progress.spent(), progress.failure
     report_s = round(reported_at - (progress.tool_at or progress.claimed_at) - progress.tool_s, 3)
     handled = {"failure": failure} if failure is not None else {}  # a failure that a case of the step handled

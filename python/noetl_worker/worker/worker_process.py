@@ -124,8 +124,9 @@ def _give_large_buffers_back() -> None:
 
 
 def _probe_address(settings: Settings) -> str | None:
-    """Return the address of this worker's probes. Return None if the worker has no probes, or if a supervisor answers
-    for the worker. Return None also for a random port, because no setting has its number."""
+    """Return the address of the probes from the settings, to be announced to the CLI commands `top` and `why`. Return
+    None if there are no probes, or if a supervisor answers for this worker. Return None also for port 0, because the
+    system then chooses a port that the settings do not show."""
     bind = settings.metrics_bind
     return None if not bind or bind.endswith(":0") or handed_down.SOCKET in os.environ else bind
 

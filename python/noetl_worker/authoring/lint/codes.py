@@ -30,8 +30,8 @@ class Code:
     fails: bool = False
     """True for a mistake that is an error, not a warning, when only the plane `plane` is checked."""
     is_refusal: bool = False
-    """True if the message is the plane's own error text. Such a mistake is an error if both planes refuse the
-    playbook."""
+    """True if the mistake's message is the error text of a plane that refuses the playbook. If both planes refuse the
+    playbook, the mistake is an error."""
 
     @property
     def severity(self) -> Severity:

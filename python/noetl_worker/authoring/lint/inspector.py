@@ -1,4 +1,4 @@
-"""The check of one playbook by all rules."""
+"""The check of one playbook by all rules of `noetl-worker check`."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def _across(layers: list[list[Node]], neighbours: Neighbours, lines: Neighbours)
 def _spread(
     layer: Sequence[Node], wanted: Mapping[Node, float], across: dict[Node, float], first: Sequence[Node]
 ) -> None:
-    """Set the positions of a rank's nodes in `across`: near their wanted positions, and at least 1 apart.
+    """Store in `across` the position of each node of the rank `layer`: near its wanted position, at least 1 apart.
 
     Args:
         first: nodes that matter most. The whole rank is shifted so that the mean offset of these nodes from their

@@ -143,7 +143,7 @@ async def try_rest(connection: Connection, settings: Settings, stream: str, kept
 
 
 def mark_if_fatal(finding: Finding, *, has_stream: bool, has_durable: bool) -> Finding:
-    """Return a finding about a missing permission, with the state WRONG if a worker would not start.
+    """Return a permission's finding, changed to the state WRONG if the missing permission keeps a worker from starting.
 
     A worker does not start if its stream or durable is missing and this login may not create it.
     """

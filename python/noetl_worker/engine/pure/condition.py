@@ -35,7 +35,7 @@ class Condition:
     path: tuple[str, ...] | None
     """Path in the tool's data that the left side names, such as `result.rows`; None if it names nothing in the data."""
     left_has_marks: bool
-    """True if the left side contains a template. It is not rendered if the whole left side is a variable's name."""
+    """True if the left side has `{{` or `{%`. It is rendered unless it begins with `result.` or names a variable."""
     right_has_marks: bool
     """True if a string in the right side contains a template."""
 

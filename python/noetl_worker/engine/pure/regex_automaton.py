@@ -145,9 +145,9 @@ class Automaton:
 
     def _reached(self, places: Iterable[int], holding: frozenset[str]) -> tuple[list[int] | None, int]:
         """Return the positions of the `Chars` instructions that are reachable from `places` before a character is read.
-        Also return the number of visited instructions.
+        Also return the number of visited instructions. The search passes only those assertions that are in `holding`.
 
-        The list is None if the end of the code is reachable: the pattern matches.
+        Return None in place of the positions if the end of the code is reachable, because the pattern then matches.
         """
         code, end = self._code, len(self._code)
         waiting, seen = list(places), set(places)

@@ -1,5 +1,5 @@
 """The instructions of a regular expression, built from pieces, and an estimate of the compiled size in the `regex`
-crate.
+crate. The estimate tells whether the crate would refuse the pattern as too large.
 
 Rust counterpart: the NFA compiler of the `regex` crate. Jumps are relative, so a counted repetition consists of copies
 of one piece. `size` is the size in bytes of the crate's reverse program plus captures. The crate has a forward and a

@@ -40,7 +40,7 @@ def compile_pattern(source: str, *, kept: int = KEPT) -> Automaton:
 
     Args:
         source: the pattern.
-        kept: largest number of states and transitions that are kept from one search to the next.
+        kept: limit for the stored states of a search, as the sum of their positions and transitions.
 
     Raises:
         ConditionError: `invalid_regex` if the Rust crate refuses the pattern, `regex_unsupported` if only this Python

@@ -70,8 +70,8 @@ def broken_texts(root: JsonValue) -> Iterator[str]:
 
 
 def _lines_in(text: str, secrets: Secrets) -> Iterator[str]:
-    """Yield the stretches of a text to redact: lines that together contain a secret, or lines of a hex dump with a
-    secret. Overlapping stretches are joined."""
+    """Yield the parts of a text to redact, as strings. Each part is several lines that together contain an encoded
+    secret, or lines of a hex dump with a secret. Overlapping parts are joined."""
     if "\n" not in text and _DUMPED.fullmatch(text) is None:
         return
     pieces = _pieces(text)

@@ -122,14 +122,15 @@ class ClaimedCommand:
         the command's id as text (protocol/notification.md#message)."""
 
     async def _possible_starts(self, noted: int) -> int:
-        """Return how many of the command's recorded starts can be real. Other programs may record false starts.
+        """Return the number of the command's recorded starts, lowered to the number of starts that can have happened.
+        Other programs may have recorded false starts.
 
-        Each earlier delivery of this message can have recorded one real start, except the first delivery, at which
-        `run` records no start. The number of these deliveries is the limit.
+        Each earlier delivery of this message can have recorded one start, except the first delivery: at the first,
+        `run` records no start.
 
-        If a worker dies, the Python plane publishes a copy of the command's message (`_is_copy`). For a copy, the first
-        delivery counts too. Deliveries of the command's other messages may also have recorded starts. So for a copy,
-        the limit is the number of earlier claims that the plane has recorded, if that number is larger.
+        If a worker dies, the Python plane publishes a copy of the command's message (`_is_copy`). Every earlier
+        delivery of a copy can have recorded a start, and so can deliveries of the command's other messages. So for a
+        copy, the plane's number of earlier claims is the limit, if it is larger than the number of earlier deliveries.
 
         Args:
             noted: number of starts recorded in `StartNotes`.

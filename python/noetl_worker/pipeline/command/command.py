@@ -36,11 +36,13 @@ a context over 512 kB in its result store, and fills it in when it answers the c
 that moment, the answer has the reference (source of server 3.54.0), and the worker asks the store for the context."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
-"""Number of references or JSON strings in a row at which the worker refuses a field as a possible endless loop."""
+"""Length of a chain of references and JSON strings, each the value of the one before, at which the worker refuses a
+field. The chain could be endless."""
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
 _MOST_COMPARED: Final = 10_000_000
-"""Largest number of string comparisons in the search of one command for template-like data: about a second of work."""
+"""Largest number of string comparisons for one command, about a second of work. The comparisons find strings with
+template marks that came from data, and so are not templates."""
 _TOO_MANY_TEMPLATES: Final = (
     "this command's fields and variables have too many different texts with template marks ({{ or {%), and the worker "
     "cannot tell which texts are data: pass fewer of them to one step, or let the tool read the texts from their source"

@@ -8,8 +8,8 @@ from noetl_worker.errors import ToolError, describe
 from noetl_worker.models.tool_result import ToolResult
 
 _REPEATED_CHARS: Final = 4
-"""A cause of at least this many characters is left out of a failure's message if an earlier text in the message
-contains it. A shorter cause may be contained by chance."""
+"""Least length, in characters, at which the text of an exception's cause is left out of a failure's message, if an
+earlier text in the message contains it. An earlier text may contain a shorter text by chance."""
 
 
 def make_failure(error: BaseException) -> ToolResult:

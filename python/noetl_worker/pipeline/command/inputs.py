@@ -94,7 +94,8 @@ class Inputs:
         return input_names(self.fields_of(self.command.kind))
 
     def _find_inputs(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
-        """Return the inputs that have to be taken out of the config, as pairs of field and value, in two lists.
+        """Return the inputs in the config that have to be rendered and merged, as pairs of field and value, in two
+        lists.
 
         The first list has the objects inside `spec`. The second list has the strings at the top level: each string is a
         template that should render to an object.
@@ -118,7 +119,7 @@ class Inputs:
 
         The command, the tool's config and the config's `spec` may have inputs. For a key in several of them, the
         plane's rule `step_input_wins` decides between command and config. A value from `spec` counts only if no other
-        has it."""
+        input has the key."""
         kind, commands = self.command.kind, [("input", given)]
         above = [*as_text, *commands] if RULES[self.command.dialect].step_input_wins else [*commands, *as_text]
         merged: dict[str, JsonValue] = {}
@@ -133,8 +134,8 @@ class Inputs:
         return merged
 
     def _rendered(self, value: JsonValue, variables: Mapping[str, JsonValue]) -> JsonValue:
-        """Render one input. If `is_strict`, an undefined variable is an error. Otherwise it becomes null. On the Python
-        plane, it becomes an empty string if the input is an object (recorded: view-*)."""
+        """Render one input. An undefined variable is an error if `is_strict`, and otherwise becomes null. But in an
+        input that is an object, such a variable becomes an empty string on the Python plane (recorded: view-*)."""
         missing = RULES[self.command.dialect].tools.missing_value if isinstance(value, Mapping) else None
         rendered = template.render(value, variables, strict=self.is_strict, undefined=missing)
         if self.command.redacted:

@@ -104,9 +104,8 @@ def protected_paths(settings: Settings) -> tuple[str, ...]:
     """Return the directory of installed Python packages, as a tuple of one path, if the worker can keep commands from
     changing the directory. Otherwise return an empty tuple.
 
-    The protection also keeps commands from creating files in the parent directories. Commands must be able to create
-    files in some directories (`file_roots.within_reach`). So the packages are not protected if they are below one of
-    these.
+    The protection also keeps commands from creating files in the directories above the packages. So the packages are
+    not protected if commands must be able to create files in one of these directories (`file_roots.within_reach`).
     """
     if "off" in (settings.python_packages, settings.isolation) or settings.allow_namespaces or not landlock.is_there():
         return ()

@@ -192,8 +192,8 @@ class _Recorded:
             stage.end()
 
     def end(self, _task: asyncio.Task[Any]) -> None:
-        """End the spans after the answer to JetStream. A timer that the tool started, such as a connection pool's, may
-        still run. After this call the timer belongs to no trace."""
+        """End and forget the spans after the answer to JetStream. So a timer that the tool started and that still runs,
+        such as a connection pool's timer, adds nothing to the ended trace."""
         self._end_stage()
         span, self.process = self.process, None
         progress, self.progress = self.progress, None  # ends a reference cycle: `progress` refers to this trace

@@ -228,7 +228,8 @@ class EventSet:
         self.part = self.parts[self.sent]
 
     def copy_from_request(self, sent: int) -> EventSet:
-        """Return a copy of the set that sends request number `sent` and all later requests again.
+        """Return a copy of the set for a plane that lost accepted requests. The copy sends request number `sent` and
+        all later requests again.
 
         Args:
             sent: index of the first request to send again, from 0.

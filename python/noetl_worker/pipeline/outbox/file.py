@@ -69,8 +69,8 @@ class OutboxFile:
 
     @classmethod
     def create(cls, directory: Path) -> OutboxFile:
-        """Create a file of this process. Its lock file is locked before it gets its name (`.lock`), so a lock file that
-        is not locked belongs to a dead process.
+        """Create the outbox file and the lock file of this process. The lock file is locked before it is renamed to
+        `.lock`, so an unlocked `.lock` file belongs to a dead process.
 
         Raises:
             OSError, sqlite3.Error: the file cannot be created. Nothing of it is left on disk.

@@ -219,7 +219,7 @@ class Emitter:
                 raise
 
     def _write(self, event_set: EventSet, sending: Sending) -> None:
-        """Write the set to disk. If that succeeds, give up the command's slot."""
+        """Write the event set to the outbox on disk. If that succeeds, give up the command's slot."""
         # Until the result is stored, a row that is there needs no change. It may be large, so it is not written again.
         is_there = event_set.report.upload is not None and self.outbox.has(event_set)
         if is_there or self.outbox.write(event_set):

@@ -73,8 +73,8 @@ class CommandEvents:
         self._starting = asyncio.create_task(self._send_started())
 
     def is_issuing(self) -> bool:
-        """Return whether the plane is still processing this command's last event. In this request the Rust plane issues
-        the next commands, so the request should not be cancelled."""
+        """Return whether the plane is still processing the request with this command's last event. In this request the
+        Rust plane issues the next commands, so the request should not be cancelled."""
         return f"{self.worker_id}/{self.command.event_id}" in self.emitter.issuing
 
     def abandon(self) -> None:

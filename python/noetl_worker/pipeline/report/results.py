@@ -108,7 +108,7 @@ def _add_output(command: Command, result: ToolResult, report: Report, rules: Fit
 
 def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
     """Add to the report's notes for people. For a list of tasks, add each try of a task. For any other tool that
-    failed, add the beginning of the tool's data."""
+    failed on the Python plane, add the beginning of the tool's data."""
     dialect = RULES[command.dialect]
     if not result.tries:
         answer = answer_beginning(result.data) if dialect.error_fails_command else ""
@@ -126,7 +126,8 @@ def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitR
 def _add_notes(report: Report, notes: Mapping[str, JsonValue], rules: FitRules) -> bool:
     """Add notes to a report, if an event has room for them beside the report's context. Return False if it has not.
 
-    Notes are for people. A template can read them only in the result of a loop (`_add_tries`).
+    Notes are for people, not for a playbook's templates. Only in the result of a loop, templates can read the notes
+    of the loop's items (`_add_tries`).
     """
     if not json_text.fits(json_text.dumps([report.context, notes]), rules.max_bytes):
         return False
@@ -206,7 +207,7 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
     to the result store.
 
     Args:
-        result: a result of any status. The message of a failure becomes part of the context.
+        result: the tool's result, a success or a failure. A failure's message becomes part of the report's context.
         rules: the budget (bytes of compact JSON, inclusive) and the secret values to redact.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Pause of the durable by an operator: JetStream delivers nothing until the pause is over (server 2.11).
+"""Pause of the durable by an operator (nats-server 2.11 or later): JetStream delivers nothing until the pause is over.
 
 The stream still drops messages older than its max_age, so a pause that is too long loses commands.
 """

@@ -172,8 +172,8 @@ class StartNotes:
                 await self._tried(self._remove(key))
 
     async def _tried(self, asking: Any) -> Any:
-        """Return the result of `asking`, a request to the bucket. Return None if the request failed, or was skipped
-        because an earlier request just failed. A worker must work without the bucket too."""
+        """Return the result of `asking`, a request to the bucket of start notes. Return None if the request failed, or
+        was skipped because an earlier request just failed. A worker must work without the bucket too."""
         if time.monotonic() < self._pause_until:
             asking.close()
             return None

@@ -178,7 +178,7 @@ class ControlPlaneClient:
             is_stored: returns whether a server error says that the plane has stored the request before.
 
         Raises:
-            TransportError: no answer came. NotSent is raised also if the gate did not open in time.
+            TransportError: no answer came. NotSent is raised also if the wait at the gate took over `patience_s`.
         """
         _SENT.value += 1
         all_headers = headers or self.headers_for(url)
@@ -350,7 +350,7 @@ class Plane:
         """Return the value that a `noetl://...` reference names, and the JSON of this value.
 
         Args:
-            said: the claim's object with the reference. Its time of storing or expiry is for an error text.
+            said: the claim's object with the reference. The error for a missing result has its storing or expiry time.
         """
         path = url_path("resolve", ref=ref)
         answer = await self._result_call("GET", path)
@@ -388,7 +388,7 @@ class Plane:
         return answer
 
     async def credential(self, alias: str, execution_id: int | None = None) -> Mapping[str, JsonValue]:
-        """Return the credential {id, name, type, data, ...} with this alias. Raises CredentialError if the plane has no
+        """Return the credential {id, name, type, data, ...} with this alias. Raise CredentialError if the plane has no
         such credential."""
         path = url_path("api", "credentials", alias, include_data="true", execution_id=execution_id)
         found = await if_there(self._object("GET", path))

@@ -188,7 +188,8 @@ class Gate:
             self.refused(sent_at)
 
     def refused(self, sent_at: float, retry_after_s: float | None = None, *, is_outage: bool = False) -> None:
-        """Cut the limit in half after a 503, a 429 or a missing answer. After DOWN_AFTER refusals in a row, also pause.
+        """Cut the limit on concurrent requests in half after a 503, a 429 or a missing answer. Let no request pass
+        during a Retry-After, nor for some seconds after DOWN_AFTER refusals in a row.
 
         Args:
             sent_at: monotonic time at which the request was sent. Refusals of requests sent together count once.

@@ -296,7 +296,8 @@ class DialectRules(Protocol):
         id of its event."""
 
     def can_rescue(self, command: CommandFields) -> bool:
-        """Return whether `rescue` can replace a batch that the plane stored but never processed."""
+        """Return whether a new request, made by `rescue`, can replace a batch of the command's events that the plane
+        stored but never processed."""
         return False
 
     def rescue(self, command: CommandFields, worker_id: str, report: Report) -> bytes:

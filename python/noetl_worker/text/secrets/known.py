@@ -41,8 +41,8 @@ errors have to name the alias."""
 _SCHEME: Final = re.compile(r"(?:Bearer|Basic|Token|ApiKey)[ \t]+(\S+)", re.IGNORECASE)
 _AUTH_VALUES: Final = frozenset({"value", "key", "api_key"})
 _USER_INFO: Final = re.compile(r"://[^/:@?#]*:(?!\d{1,5}/)(.+)", re.DOTALL)
-"""Pattern of the password in the part of a URL before the last `@`. Unlike in `redact`, the password may contain a
-slash: such a URL is invalid, and its error text would quote the password. Digits before a slash are a port."""
+"""Pattern of the password in the part of a URL before the last `@`. The password may contain a slash: such a URL is
+invalid, and its error text would quote the password. Up to five digits before a slash are a port, not a password."""
 _PARAMETER: Final = re.compile(r"[?&;]([\w.~-]+)=([^&;#\s\"'<>]+)")
 """Pattern of the name and value of a parameter in a URL's query. The value may be secret."""
 _SIGNATURE_WORDS: Final = frozenset({"sig", "signature", "hmac"})
@@ -54,7 +54,7 @@ _MIN_FLOAT_CHARS: Final = 6
 
 MOST_OF_A_COMMAND: Final = 1_000
 """Largest number of different secrets of one command. All data that leaves the worker is searched for up to 80 forms of
-each secret. """
+each secret."""
 _TOO_MANY: Final = (
     "this command has more than {:,} different secrets (its credentials, and all values under names like `password` or "
     "`token`), and the worker cannot look for more: give other names to fields that hold no secret, keep the secrets "

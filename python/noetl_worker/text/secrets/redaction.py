@@ -32,8 +32,8 @@ _KNOWN: Final[ContextVar[Callable[[], SecretTexts] | None]] = ContextVar("noetl_
 
 
 remember: Final = _KNOWN.set
-"""Function that registers a command's secrets for the current asyncio task and the tasks that it starts. The argument
-is a function without arguments, which `known_here` calls."""
+"""Function that registers a command's secrets for the current asyncio task and the tasks that it starts. Its argument
+is a function that returns the secrets. `known_here` calls this function each time, to get later secrets too."""
 
 
 def known_here() -> SecretTexts:

@@ -24,7 +24,8 @@ from noetl_worker.text.templates.limits import Budget, charge_operation, charge_
 from noetl_worker.text.templates.redacted import check_read
 
 _NO_STEPS: Final = frozenset({"ctx", "event", "input", "iter", "job", "keychain", "loop", "output", "vars", "workload"})
-"""Names of template variables that never hold a step's data. For them, `name.result` looks up an ordinary key."""
+"""Names of template variables that never hold a step's data. In them, `name.result` always looks up the key `result`.
+In a step's variable without that key, `name.result` gives the whole data."""
 _METHOD: Final = "method"
 """Marker in the field `ctx` of a Getattr syntax node: the template calls the attribute as a method."""
 _SHORT: Final = 1_000
@@ -42,8 +43,8 @@ class _StrictMissing(ChainableUndefined):
 
 
 class WithFallback(dict[str, Any]):
-    """An object whose missing keys are looked up in another object. `in` sees the keys of both objects; loops and
-    printing see only the object's own keys.
+    """A step's result for templates: an object whose missing keys are looked up in another object. `in` sees the keys
+    of both objects; loops and printing see only the object's own keys.
 
     Args:
         own: the object's own keys; they are copied.

@@ -18,8 +18,8 @@ _MOST_HELD: Final = 1 << 16
 """Maximum number of received bytes that the caller has not read yet. Above this limit the connection stops reading, and
 the server must wait."""
 _CHUNK: Final = 16
-"""Bytes that each chunk of a body counts towards the answer's overhead limit (`_max_overhead`). A tiny chunk costs as
-much time as a larger one, so this limits the number of chunks."""
+"""Bytes that each chunk of a body adds to the answer's overhead, the bytes that are not content. The overhead has a
+limit (`_max_overhead`), so a server cannot send too many tiny chunks, which cost as much time as larger ones."""
 _EVENTS_AT_ONCE: Final = 64
 """Maximum number of chunks read in a row before other tasks can run."""
 

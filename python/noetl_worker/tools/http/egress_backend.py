@@ -74,8 +74,8 @@ async def connected(
 
     Raises:
         EgressDenied: no address is allowed.
-        httpx.ConnectError, httpx.ConnectTimeout: no connection was made, or not in time. httpcore passes these errors
-            on.
+        httpx.ConnectError: no connection could be made.
+        httpx.ConnectTimeout: no connection was made within `timeout_s` seconds.
     """
     try:
         with anyio.fail_after(timeout_s):

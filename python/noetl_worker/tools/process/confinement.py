@@ -262,8 +262,8 @@ class Domain:
     do not restrict the supervisor itself.
 
     Each command is in a domain of its own. Processes in the domain cannot signal or trace a process outside. They
-    cannot open such a process's memory, variables and descriptors in /proc. They cannot change files in the closed
-    directories.
+    cannot open such a process's memory, variables and descriptors in /proc. They cannot change files in the
+    directories that the argument `closed` lists.
     """
 
     def __init__(self, is_wanted: bool = True, closed: tuple[str, ...] = ()) -> None:

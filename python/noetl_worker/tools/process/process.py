@@ -281,7 +281,7 @@ class Capture:
         """Return the kept output as text, and notes on changes to the output. If bytes were left out, a partial secret
         at the cut is removed.
 
-        Beginning and end are decoded separately, because each further copy of a large output would take memory.
+        Beginning and end are decoded separately, because joining their bytes first would copy a large output.
         """
         if left_out := self.left_out:
             head = drop_half_at_end(bytes(self._head)).decode("utf-8", "replace")

@@ -64,7 +64,7 @@ def template_program(interpreter: str) -> tuple[str, int, int] | None:
 
     A template process starts unconfined, and confines itself before it forks commands. So only root and the owner of
     the worker's environment may have write access to the program. Otherwise a command could replace the program. The
-    packages of a virtual environment are loaded only by the command.
+    packages of a virtual environment are not checked, because only the command's own process loads them.
     """
     with suppress(OSError, RuntimeError):  # RuntimeError: links in a circle, up to Python 3.12
         base = Path(interpreter).resolve(strict=True)

@@ -249,7 +249,8 @@ def _channels() -> tuple[socket.socket, int, socket.socket, tuple[int, int], tup
 
 
 class _Fork:
-    """A supervisor process that a template process forks. It has the methods `start` and `end` of a TemplateProcess."""
+    """A supervisor process that a template process forks. It has the methods `start` and `end` of a TemplateProcess, so
+    that `_Template` can start and end either of them."""
 
     def __init__(self, template: _Template) -> None:
         self._template = template

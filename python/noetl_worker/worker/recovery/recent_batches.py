@@ -115,7 +115,7 @@ class _Accepted:
         return {**self.event_set.log_ids(), "batch": self.batch}
 
     def forget_events(self) -> None:
-        """Drop the events for lack of room. The batch can then be logged, but not be sent again."""
+        """Drop the events of this batch to save memory. The batch can then be logged, but not be sent again."""
         self.event_set, self.bytes = NamedOutcome(self.event_set.execution_id, self.event_set.log_ids()), _BYTES_NAMED
 
 
@@ -201,8 +201,8 @@ class RecentBatches:
     # ── the end of the worker ──
 
     async def drain(self, stopping: Stopping, until: float) -> None:
-        """Ask the plane about the batches until it has processed all of them. Stop at `until` or at the end of the
-        grace period.
+        """Ask the plane about the batches until it has processed all of them. Stop at `until`, or when a second stop
+        signal ends the drain.
 
         Args:
             until: monotonic time at which to stop asking.

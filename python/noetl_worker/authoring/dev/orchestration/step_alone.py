@@ -28,8 +28,8 @@ class StepAlone:
     inputs: Mapping[str, JsonValue]
     """Values that replace the step's own inputs, by name."""
     place: ItemPlace | None = None
-    """Index of the loop item in `names`, and the loop's size. None counts as item 0 of 1. If `names` has no loop item,
-    the place is not used, and all items run."""
+    """Index of the loop item whose value is in `names`, and the loop's size; None: item 0 of 1. If `names` has no value
+    for the loop item, all items run, and this field is ignored."""
 
     def results(self, playbook: Playbook) -> dict[str, JsonValue]:
         return {name: value for name, value in self.names.items() if name in playbook.steps}

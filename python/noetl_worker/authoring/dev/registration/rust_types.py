@@ -51,7 +51,10 @@ def _kind(value: Any, path: Path) -> Iterator[Refusal]:
 
 
 def _eval(value: Any, path: Path) -> Iterator[Refusal]:
-    """Check a rule of `eval`, the older form of a policy: `{expr: ..., do: retry}` or `{else: {do: fail}}`."""
+    """Check one rule of a tool's `eval`, a list that says what follows the tool's outcome.
+
+    A rule is `{expr: ..., do: retry}` or `{else: {do: fail}}`. Policies (`spec.policy`) are the newer form.
+    """
     given = fields_of(value)
     if (given if "do" in given else fields_of(given.get("else"))).get("do") not in _VERBS:
         yield Refusal(path, f"eval has an invalid action. Valid: {', '.join(_VERBS)}")

@@ -136,7 +136,10 @@ class Batches:
             self._work(self._queue.popleft())
 
     def _work(self, pending: _Pending) -> None:
-        """Act on one event of a batch: the last event with `is_driving`. Other events of the batch are only stored."""
+        """Let the router act on the last event of a batch that can advance the execution (`is_driving`).
+
+        The plane does not act on the other events of the batch, which are stored already.
+        """
         began = time.time()
         execution, request_id = pending.execution, str(pending.request_id)
         context = {

@@ -152,7 +152,12 @@ class Executions:
         parent_execution_id: int | None = None,
         alone: StepAlone | None = None,
     ) -> Execution:
-        """Add an execution with its first events, and without commands. See `begin` for the arguments."""
+        """Add an execution with its first events, but issue no commands.
+
+        Args:
+            payload: values that win over the playbook's workload.
+            alone: the only step to run, whose variables win over `payload`; None: the whole playbook.
+        """
         playbook = self._catalog.playbook(entry)
         if not self._is_rust:
             playbook = playbook.as_python_reads_it()

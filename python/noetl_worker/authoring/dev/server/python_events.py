@@ -49,7 +49,10 @@ class Item:
 
     @property
     def is_driving(self) -> bool:
-        """True if the plane acts on the event; False: the plane only stores the event."""
+        """True if the event can advance the execution; False: the plane only stores the event.
+
+        Exception: the plane acts on every `command.failed` that is posted as a single event.
+        """
         return self.is_actionable and self.name not in _NOT_ACTED_ON
 
 

@@ -52,7 +52,10 @@ class Results:
         return answer(_about(self._put(execution_id, body, store=kept, scope=scope, expires_at=expires_at)))
 
     def resolve_route(self, ref: str | None) -> HttpAnswer:
-        """Answer GET /result/resolve?ref= with the data. A `ref` that is no reference is sent back (recorded)."""
+        """Answer GET /result/resolve?ref= with the data that the reference `ref` names.
+
+        If `ref` does not begin with `noetl://`, answer with the text of `ref` (recorded).
+        """
         if ref is None:
             raise missing("ref", None, where="query")
         if not ref.startswith("noetl://"):
@@ -88,7 +91,7 @@ class Results:
         return [row for row in self._by_ref.values() if row["execution_id"] == execution_id]
 
     def restore(self, row: dict[str, JsonValue]) -> None:
-        """Add a row of this plane's or an earlier plane's result store. The row's `data` is JSON in bytes."""
+        """Add a row to this store. A stored run's rows come from an earlier plane. A row's `data` is JSON in bytes."""
         self._by_ref[row["ref"]] = self._newest[row["execution_id"], row["name"]] = row
 
     def externalise(

@@ -32,8 +32,8 @@ from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect
 
 Fault: TypeAlias = Callable[[Request], "Response | Awaitable[Response | None] | None"]
-"""A function of a test. The plane calls the function with each request, before the request's handler. The function may
-wait, and may return the answer. After None, the handler answers."""
+"""A function with which a test simulates faults of the plane. The plane calls the function with each request. The
+function may wait, and may return the answer. If the function returns None, the request's own handler answers."""
 
 
 class PlaneState:

@@ -53,8 +53,8 @@ _SECRETS: Final = (
     (("=",), _OF_LINK),
     (("://",), _ADDRESS),
 )
-"""Patterns of secrets, each after its words. Every match of a pattern contains one of its words. So a text is first
-searched for the words, which is faster."""
+"""Pairs of substrings and the pattern of a secret. Every match of the pattern contains one of the substrings. To save
+time, a text is searched for the pattern only if the text contains one of the substrings."""
 
 
 def as_stored(value: JsonValue, depth: int = 0) -> JsonValue:

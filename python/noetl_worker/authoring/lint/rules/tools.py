@@ -101,7 +101,7 @@ def _add_policy_problem(
 ) -> None:
     """Report a mistake in a tool's policy at its line and column in the playbook.
 
-    The key `rules` is left out of the path if the policy is written as a bare list of rules.
+    The key `rules` is removed from the mistake's path if the policy is a bare list of rules, which has no such key.
     """
     inside = _field_path(problem.field)
     if inside[:1] == ("rules",) and not inspection.playbook.has((*path, "rules")):
@@ -117,7 +117,10 @@ def _field_path(field: str) -> Path:
 
 
 def _existing_part(inspection: Inspected, path: Path, inside: Path) -> Path:
-    """Return `path` extended by the keys of `inside`, as far as the playbook has a value at the extended path."""
+    """Return the longest path with a value in the playbook that begins with `path` and goes on along `inside`.
+
+    A mistake about a key that the playbook lacks is reported at this path, since the key itself has no line.
+    """
     for part in inside:
         if not inspection.playbook.has((*path, part)):
             break

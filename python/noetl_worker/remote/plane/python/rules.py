@@ -265,8 +265,8 @@ class PythonRules(DialectRules):
         return _batch(command, worker_id, events)
 
     def can_rescue(self, command: CommandFields) -> bool:
-        """Return whether `rescue` can replace a batch that the plane never processed. A rescue is a `step.exit` event
-        (protocol/batches.md#rescue).
+        """Return whether a `step.exit` event, sent as a rescue, can replace a batch of the command's events that the
+        plane never processed (protocol/batches.md#rescue).
 
         Return False in a loop, since a rescue would repeat items that have run. Return False for a list of tasks, since
         the plane ignores their `step.exit`.
@@ -309,8 +309,8 @@ def _allowed(value: JsonValue) -> JsonValue:
 
 
 def _is_json(data: JsonValue, depth: int = 2) -> bool:
-    """Return whether encoding as JSON would leave this value unchanged. Only the levels that `_plain_values` reads are
-    checked."""
+    """Return whether encoding as JSON would leave this result unchanged, so that the encoded form need not be parsed.
+    Only the top level and the level below are checked, because an event's context has values of these levels only."""
     if not depth or type(data) is not dict:
         return type(data) in _JSON_TYPES
     for name in data:
@@ -351,8 +351,9 @@ def _scalars(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def _stored(step: str, whole: bytes, preview: JsonValue, *, is_failure: bool) -> tuple[dict[str, JsonValue], Upload]:
     """Return the event's context and the upload for a result that goes to the result store.
 
-    Both have the small fields that the result's preview did not cut. The context of a failure also has the status and
-    the error. If a template needs a cut value, the plane leaves rendering the template to the worker.
+    Both have the small fields that the result's preview did not cut, so that the plane can render templates with these
+    fields. The context of a failure also has the status and the error. If a template needs a cut value, the plane
+    leaves rendering the template to the worker.
     """
     fields = fields_of(_allowed(preview))
     small = {name: value for name, value in fields.items() if name not in _MARKS and _is_whole(value)}

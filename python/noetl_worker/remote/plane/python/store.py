@@ -27,7 +27,8 @@ IN_MEMORY: Final = "memory"
 """Value of `store` in the reference to a result that only one server's memory has. A restart of that server loses the
 result."""
 BUDGET_S: Final = 0.25
-"""Seconds for which one PUT of a result may hold up the plane. PUTs that take longer are sent one at a time."""
+"""Estimated seconds of a plane's search for secrets above which the PUT of a result is slow. The worker sends slow PUTs
+one at a time, because the plane answers nothing during the search."""
 _S_PER_BYTE: Final = 0.5e-6
 """Seconds that the plane's search for secrets needs for one byte of ordinary words: 580 kB took 0.3 s."""
 PACKED: Final = "_zlib_base64"

@@ -41,7 +41,8 @@ class RustNames(Names):
 
 
 def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-    """Return a stored result as a claim would contain it in full: the fields of the data, and the key `data`.
+    """Return a stored result in the layout of a result that a claim contains in full. The fields of the tool's data are
+    at the top level, and the key `data` has the whole data.
 
     The result of a list of tasks has one object for each task. The fields of these objects are readable at the top
     level too. Any object whose only value is an object counts as a list of one task, as in NoETL's published worker.

@@ -41,7 +41,7 @@ _FAILED: Final = EventRequest(SINGLE, ("command.failed",), has_own_id=True)
 def _parts(last: EventRequest, *before: str) -> Mapping[bool, tuple[EventRequest, EventRequest]]:
     """Return the two requests that report an outcome: a batch of the events `before`, then `last` alone.
 
-    The mapping has these requests twice. Under the key True, the batch also reports the command's start.
+    The mapping has one pair of requests for each key. Under True, the batch also reports the command's start.
 
     Args:
         last: request with the last event alone.

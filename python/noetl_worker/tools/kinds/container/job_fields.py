@@ -1,4 +1,5 @@
-"""Fields of the kinds that run a Kubernetes Job: `container`, and `job` of kind `script`."""
+"""Config fields that describe a Kubernetes Job: those of kind `container`, and those of the object `job` of kind
+`script`."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class ContainerFields:
-    """Fields of kind `container`; `ContainerConfig` checks them."""
+    """Config fields of a `container` step, which describe its Kubernetes Job. `ContainerConfig` checks them."""
 
     image: str | None = None
     """Image to run."""
@@ -32,7 +33,8 @@ class ContainerFields:
     backoff_limit: int = 0
     """Number of retries by Kubernetes after a failure."""
     restart_policy: Literal["Never", "OnFailure"] = "Never"
-    """Policy for a failed container: with OnFailure Kubernetes starts the container again in the same pod."""
+    """Policy for a failed container. With OnFailure Kubernetes starts the container again in the same pod. With Never
+    each retry gets a new pod."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     """Image pull policy; Kubernetes decides when absent."""
     node_selector: dict[str, str] = field(default_factory=dict)

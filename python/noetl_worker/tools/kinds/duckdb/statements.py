@@ -79,7 +79,7 @@ def _run_one(duckdb: Any, connection: Any, batch: sql.Batch, statement: Any, par
         batch.changed(shown, rows[0][0] if rows else 0)
         if not rows:
             batch.samples[-1] = []
-    elif columns and not (columns == ["Success"] and not rows and _may_return_no_rows(statement)):
+    elif columns and not (columns == ["Success"] and not rows and _may_have_no_result(statement)):
         types = [str(column[1]) for column in described[: len(columns)]]
         given = special.rows(rows) if special else rows
         affected = len(rows) + _number_of_more(result) if _is_returning(statement) else None
@@ -101,15 +101,15 @@ def _counts(statement: Any) -> bool:
 
     DuckDB's parser tells which kinds of result a statement may return, but not which it will return. An INSERT may
     return rows or the number of changed rows, so this function looks for RETURNING, without which no rows come. PIVOT,
-    which DuckDB splits into several statements (MULTI), always gives False: the parser names every kind for PIVOT.
+    which DuckDB splits into several statements (MULTI), always gives False: the parser names all kinds of result.
     """
     can_change = any(kind.name == "CHANGED_ROWS" for kind in statement.expected_result_type)
     return can_change and statement.type.name != "MULTI" and not _is_returning(statement)
 
 
-def _may_return_no_rows(statement: Any) -> bool:
-    """Return True if a statement may return no rows: it is no SELECT and has no RETURNING. For a statement that
-    returns no rows, such as SET or ATTACH, DuckDB gives an empty column `Success`."""
+def _may_have_no_result(statement: Any) -> bool:
+    """Return True if a statement may have no result table: it is no SELECT and has no RETURNING. An empty column
+    `Success`, which DuckDB gives for a statement such as SET or ATTACH, is then left out of the result."""
     return statement.type.name != "SELECT" and not _is_returning(statement)
 
 

@@ -278,7 +278,7 @@ def is_true(condition: JsonValue, facts: Facts, context: ToolContext) -> bool:
     Conditions mean the same as in task policies. A rendered text such as a page cursor is true; null, an empty text and
     words such as `false` and `0` are false. A condition that cannot be rendered is false.
 
-    differs-from-upstream: the Python worker took only the words true, 1 and yes for true.
+    differs-from-upstream: NoETL's own Python worker takes only the words true, 1 and yes for true.
     """
     try:
         return condition_holds(condition, lambda value: context.values.render(value, facts.names))

@@ -6,7 +6,7 @@ The planes show the results of the child's steps in different places:
   `reference`, and the values of task lists. Later versions of the plane show only values made by `set`.
   (recorded: tool-shell-status-final, task-sequence-status-final; `reference` and `set`: read in the plane's source)
 * Python plane, child's events: in addition they show the `reference` of a large result (protocol/results.md#limits).
-  They have the `result.context` that a worker sent, but not its `response`. (read in the plane's source)
+  They have the `result.context` that a worker sent, but not the worker's `response`. (read in the plane's source)
 * Rust plane: the status answer has no values. The child's events have the values (protocol/executions.md#children).
 """
 

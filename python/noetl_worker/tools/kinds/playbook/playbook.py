@@ -223,10 +223,10 @@ class _ChildRun:
         return ToolResult.failure(text, kind=kind, data=self._child_fields(status))
 
     def _not_shown(self, status: Mapping[str, JsonValue]) -> ToolResult:
-        """Return the step's result when the plane does not show the value of `return_step`.
+        """Return this step's result when the plane does not show the result of the child's step `return_step`.
 
-        With `return_result` the step's result is a failure. Without `return_result` the step's result is the status
-        document, as from the Python worker: some playbooks give `return_step` only to wait for the child.
+        With `return_result` this step fails. Without it, this step's result is the plane's status document, as in
+        NoETL's own Python worker, because some playbooks give `return_step` only to wait for the child.
         """
         problem = (
             f"child execution {self.execution_id} completed, but the control plane does not show the value of its step "
@@ -246,8 +246,8 @@ class _ChildRun:
     def _child_fields(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """Return the plane's status document about the child execution, and the fields that identify the child.
 
-        On the Python plane the document's fields are fields of the result, as in the Python worker. On the Rust plane
-        the document is under `status`.
+        On the Python plane the document's fields are fields of the result, as in NoETL's own Python worker. On the
+        Rust plane the document is under `status`.
         """
         data = {**self.started, "async": False}
         if not self.context.command.form.child_is_its_status:

@@ -47,8 +47,8 @@ _OTHERWISE: Final = ", or leave BEGIN out (the statements of one text are one tr
 class PostgresConfig(PostgresLogin, sql.SqlFields):
     """Run SQL in Postgres. Data, with the last statement's result: {columns, rows, row_count, affected_rows,
     statements, statement_count}, and `truncated: true` when rows were left out. On the Python plane the data also has
-    `status`, as from the Python worker. If the last statement returns no rows, the Python plane's data also has a
-    `message`, and its `row_count` is the number of changed rows (-1: not counted).
+    `status`, as from NoETL's own Python worker. If the last statement returns no rows, the Python plane's data also has
+    a `message`, and its `row_count` is the number of changed rows (-1: not counted).
 
     * Several statements of one text are one transaction (unless the text has its own BEGIN and COMMIT): a failing
       statement undoes all statements of the text. A text that leaves a transaction open fails.
@@ -144,8 +144,8 @@ class PostgresTool:
 
 
 def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
-    """Return the data of the step's result. On the Python plane add a `status`, and for a write a `message`, as the
-    Python worker does.
+    """Return the data of the step's result. On the Python plane add a `status`, and for a write a `message`, as
+    NoETL's own Python worker does.
 
     For a statement that changes no rows by itself (DDL), `row_count` is -1 on the Python plane, and `affected_rows` is
     0 on the Rust plane (recorded: pg-writes).

@@ -172,9 +172,9 @@ class _Results:
                 one()
 
     def _local_size(self, parts: list[tuple[Any, int]]) -> int:
-        """Return the size in bytes of all values if the connection is a Unix socket, else 0. Received bytes are counted
-        only on TCP, so a Unix socket needs this size instead. Also return 0 for more than `_MANY_VALUES` values: a
-        thread converts them whatever their size."""
+        """Return the size in bytes of all values if the connection is a Unix socket, else 0. The size decides whether
+        a thread converts the values. On TCP the number of received bytes decides instead. Also return 0 for more than
+        `_MANY_VALUES` values, because a thread converts so many values whatever their size."""
         if self._values > _MANY_VALUES or not self._connection.pgconn.host.startswith(b"/"):
             return 0
         return sum(

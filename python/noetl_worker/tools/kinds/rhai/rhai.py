@@ -1,4 +1,4 @@
-"""Kind `rhai`: runs a script in the native build's Rhai interpreter, in a process of its own.
+"""Kind `rhai`: runs a Rhai script in a process of its own. The interpreter is in the worker's native build (in Rust).
 
 Rhai does not limit the memory and stack of a single call: `replace` in a long text, closures in closures, values that
 contain themselves. So the script runs in its own process, with limits on memory and stack.
@@ -112,7 +112,7 @@ class RhaiTool:
             ToolError: the script threw an error or reached a limit. The error text has the position in the script. The
                 error is raised and not returned, because the Rust plane would continue the playbook after a returned
                 failure. The published worker also fails the command.
-            ConfigurationError: the script does not parse, or this install has no native build.
+            ConfigurationError: the script does not parse, or the worker's native build (in Rust) is not installed.
         """
         if missing(self):
             raise ConfigurationError(_INSTALL)

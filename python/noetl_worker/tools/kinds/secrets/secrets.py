@@ -95,8 +95,8 @@ class SecretsTool(OverHttp):
     Errors: not_found, auth (the worker may not read the secret), connection, server_error, resource (the secret is too
     long, or too short to be redacted).
 
-    differs-from-upstream: `env` reads only variables that the operator offers to playbooks. The worker's own passwords
-    are in the worker's environment too. The value never reaches an event.
+    differs-from-upstream: the provider `env` reads only variables that the operator offers to playbooks, because the
+    worker's own passwords are in the environment too. A secret's value never reaches an event.
     """
 
     kind: ClassVar[str] = "secrets"

@@ -45,7 +45,7 @@ class Task:
     input: JsonValue
     """Input values of the task: an object, or a template that renders to an object."""
     args: JsonValue
-    """Input values, like `input`. If the task's kind has a field named `args`, `args` is the value of that field."""
+    """Value of the tool's config field `args` if the tool has this field, else input values, like `input`."""
     set: Mapping[str, JsonValue]
     rules: tuple[policy.PolicyRule, ...]
     ignored: tuple[ConfigurationError, ...] = ()
@@ -282,7 +282,7 @@ class SequenceProgress:
             self.scope[task.label] = {**data, "data": data} if has_no_data and is_flat else seen
 
     def assign_tasks_own(self, task: Task, result: ToolResult, attempt: int) -> ToolResult:
-        """Apply the task's own `set` and return `result`, or a failure if a template in `set` fails after a success."""
+        """Apply the task's `set`. Return `result`, or a failure if the task succeeded but a template in `set` fails."""
         outcome = policy.task_outcome(result, attempt, self.form)
         try:
             seen = {"output": _task_output(result.data, outcome), "outcome": outcome}
@@ -292,7 +292,7 @@ class SequenceProgress:
         return result
 
     def assign(self, assignments: Mapping[str, JsonValue], extra: Mapping[str, JsonValue], *, is_rules: bool) -> None:
-        """Apply a `set` block. `ctx.a.b` sets `b` in the object `ctx.a`.
+        """Set the variables that a `set` block names. The name `ctx.a.b` sets `b` in the object `ctx.a`.
 
         Later steps see every name that a rule sets. From a task's own `set` later steps see only `ctx.*` (recorded:
         set-task-bare, set-task-iter, set-rule).

@@ -87,8 +87,8 @@ class Writer:
         self._keys: list[str] = []
 
     def _match(self, columns: Sequence[str], actual: Sequence[str], primary_key: Sequence[str] = ()) -> None:
-        """Match the rows' `columns` to `actual`, the table's columns. Raises ConfigurationError if a column does not
-        fit."""
+        """Match the rows' `columns` to `actual`, the table's columns. Store the table's spelling of these columns, and
+        the key columns of an upsert. Raises ConfigurationError if a column does not fit."""
         self._columns = matched(self._plan.target.table, columns, actual)
         self._keys = self._plan.upsert_keys(primary_key, self._columns, actual) if columns else []
 

@@ -30,7 +30,8 @@ this failure."""
 
 
 def uv_program() -> str | None:
-    """Return the path of uv, from the extra `packages` or else from PATH, or None if uv is not installed."""
+    """Return the path of the program uv, or None if uv is not installed. The program in the worker's own environment
+    (pip extra `packages`) wins over a program in PATH."""
     own = str(Path(sys.executable).parent)
     return shutil.which("uv", path=os.pathsep.join((own, process.base_environment()["PATH"])))
 

@@ -55,8 +55,8 @@ def wanted_packages(deps: Mapping[str, Any], code: str) -> WantedPackages | None
     """Return the packages of a step, or None if the step asks for no packages.
 
     Raises:
-        ConfigurationError: a requirement does not parse, a package is listed twice, `packages` stands beside
-            `venv_path` or a PEP 723 block, or `python` stands without `packages`.
+        ConfigurationError: a requirement does not parse, or a package is listed twice. Or `deps` has `packages`
+            together with `venv_path` or a PEP 723 block in the code, or has `python` without `packages`.
     """
     block = _BLOCK.findall(code) if not deps.get("venv_path") else []
     given, python = deps.get("packages"), deps.get("python")
