@@ -104,7 +104,7 @@ class Bridge:
     def request_stop(self) -> None:
         """Stop the bridge. The first call starts a drain, the second ends the drain early, the third exits at once."""
         self._stops_asked += 1
-        log.info("stop_requested", signals=self._stops_asked, held=len(self.held))
+        log.info("stop_requested", signals=self._stops_asked, held_records=len(self.held))
         self.stopping.reach(StopLevel.DRAIN if self._stops_asked == 1 else StopLevel.HARD)
         if self._stops_asked >= 3:
             log_end(EXIT_AT_ONCE, "stopped_at_once")
@@ -139,7 +139,7 @@ class Bridge:
             if connection is not None:
                 await connection.close()
             await probes.close()
-            log.info("stopped", held=len(self.held))
+            log.info("stopped", held_records=len(self.held))
 
     async def _work(self, connection: Connection, tasks: list[asyncio.Future[None]]) -> int:
         mark = BridgeMark(__version__, self.settings.bridge_health)
@@ -211,7 +211,7 @@ class Bridge:
         """
         self.health.set_ready(False, "draining")
         server.stop()
-        log.info("draining", held=len(self.held))
+        log.info("draining", held_records=len(self.held))
         drained = asyncio.ensure_future(self._drained())
         await self.stopping.sleep(self.settings.drain_timeout_s, drained, until=StopLevel.HARD)
         drained.cancel()
@@ -219,7 +219,7 @@ class Bridge:
             return EXIT_OK
         log.warning(
             "bridge_not_drained",
-            held=len(self.held),
+            held_records=len(self.held),
             advice="see why JetStream refuses the records. Nothing is lost: unacknowledged records are sent again",
         )
         return EXIT_NOT_DRAINED

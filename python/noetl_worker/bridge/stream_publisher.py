@@ -140,7 +140,7 @@ class StreamPublisher:
         if (line := self._outage.note_failure(problem)) is not None:
             log.error(
                 "bridge_publish_failed",
-                held=len(self._held),
+                held_records=len(self._held),
                 **line,
                 advice="check JetStream and, with `noetl-worker nats ensure`, the stream. Nothing is lost: the control "
                 "plane waits for the acknowledgement",

@@ -148,7 +148,8 @@ class ToolForm:
     variables_hide_arguments: bool = False
     """True if a script (kind rhai) sees the command's variable, not its argument, where both have the same name."""
     says_no_result: bool = False
-    """True if code that sets no result (kind python) returns an object with a status and a message."""
+    """True if a `python` step whose code sets no result has an object with a status and a message as its result. The
+    worker makes this object."""
     has_return_code: bool = False
     """True if the result of kind shell names the exit code `returncode`, and lists all commands with their
     durations."""

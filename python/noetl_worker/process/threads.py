@@ -113,8 +113,8 @@ class Threads(ThreadPoolExecutor):
             self._ended_s = time.monotonic()
 
     def waiting_s(self) -> float:
-        """Return for how many seconds the longest-waiting call has waited. It waits for a free thread, or for another
-        call of its owner to end."""
+        """Return for how many seconds the longest-waiting call has waited. A call waits for a
+        free thread, or until another call of the same owner (such as an execution) has ended."""
         with self._lock:
             return self._since(call.since_s for call in self._waiting if not call.future.cancelled())
 

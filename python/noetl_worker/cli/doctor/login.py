@@ -35,7 +35,8 @@ _NOBODY: Final = Secret("")
 
 
 async def examine(connection: Connection, settings: Settings) -> list[Finding]:
-    """Return findings about unneeded permissions of a client without a login and, if there is one, of our own login."""
+    """Return findings about NATS permissions that are not needed: those of a client that connects without a login, and
+    those of the worker's own login."""
     found = [await _check_without_login(settings)]
     if _has_login(settings):
         more = await _list_allowed(connection)

@@ -96,8 +96,8 @@ class Named(Enum):
     SECRET = "secret"
     """Result for a key such as `password`: the value is a secret, even if it is a number."""
     SECRETS = "secrets"
-    """Result for a plural such as `access_tokens`: the value is a secret if it contains a string. `5` is only a
-    count."""
+    """Conclusion from a plural such as `access_tokens`: the value is a secret if it contains a string. The value `5` is
+    only a count."""
 
 
 def _named_by(key: str) -> Named:

@@ -4,7 +4,7 @@ The plane's rules give the meaning of an answer (`judge`). If the plane does not
 written to the outbox. The command then gives up its slot, because the set is safe on disk and may wait for long. A set
 becomes late when the worker has been sending it for LATE_S seconds, or as soon as the claim is uncertain. A late set is
 sent only after the plane has confirmed that this worker still has the command. After this confirmation, the worker has
-LATE_S again. A rescue (`EventSet.is_rescue`) needs no confirmation.
+LATE_S again. A rescue, which replaces a batch that the plane will never process, needs no confirmation.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ class Sending:
     """Function that returns a context manager (Slots.waiting), which gives up the command's slot while it is open. None
     for an outcome from a dead process, whose command has no slot here."""
     left: AbstractContextManager[None] | None = None
-    """Context manager that `outside` returned, open while the slot is given up. None while the command has its slot."""
+    """Context manager from calling `outside`, entered while the command has given up its slot. None while the command
+    has its slot."""
     tries: int = 0
     uncertainty: Uncertainty = field(default_factory=Uncertainty)
 

@@ -26,7 +26,7 @@ class PassedOver:
     """Number of messages before the durable's position (`place`) that match its present filters but were never
     delivered. The durable had other filters when it passed these messages, or it starts after them."""
     place: int
-    """Position of the durable: the stream sequence of the last message that the durable has passed."""
+    """Position of the durable: the stream sequence up to which the durable has delivered or skipped all messages."""
     first: int
     """Stream sequence of the oldest message in the stream."""
     unwanted: int = 0

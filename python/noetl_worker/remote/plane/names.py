@@ -21,7 +21,7 @@ class Referred:
     ref: str
     reference: Mapping[str, JsonValue]
     size: int
-    """Size of the result in bytes, or 0 if the claim does not name the size."""
+    """Size in bytes of an earlier step's stored result, or 0 if the answer to the claim does not tell the size."""
     summary: Mapping[str, JsonValue]
     """Value that the claim has under the step's name, with the preview of the result."""
     record: Mapping[str, JsonValue]

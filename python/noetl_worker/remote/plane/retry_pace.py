@@ -26,8 +26,8 @@ message expires after an hour."""
 
 
 class RetryPace:
-    """Rate limit on repeated claims of failing commands, while the plane gives other commands. Each plane has its own
-    object."""
+    """Limit on how often the worker repeats claims that fail, as long as the plane grants other claims. Each plane has
+    its own object."""
 
     def __init__(self) -> None:
         self.given_at = float("-inf")

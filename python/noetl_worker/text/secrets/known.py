@@ -278,10 +278,10 @@ def _is_signature(name: str, value: str) -> bool:
 
 
 def _meaning(key: str) -> _Meaning:
-    """Return the kind of value that a config field's name announces.
+    """Return what the name of a config field says about the field's value: an alias, a secret, or several secrets.
 
-    The name `tokens` alone announces no secrets, because the field may hold the words of a text. Results hide the value
-    of `tokens`, but other texts with the same words stay unchanged.
+    A field named just `tokens` may hold the words of a text. So its words are not redacted in other texts, although
+    its own value is hidden in results.
     """
     last, named = _last_word(key), named_by(key)
     is_several = last == "passwords" or (named is Named.SECRETS and key.lower() != "tokens")

@@ -44,10 +44,11 @@ def make_common_pages(supervisor: Supervisor) -> dict[str, Page]:
     """Lock that makes scrapes come one after another, so that a later scrape never has lower counts."""
 
     async def livez() -> tuple[int, Mapping[str, Any]]:
-        """Answer 503 if a worker fails or hangs. The system that asks then restarts the supervisor and all workers.
+        """Answer 503 if a running worker hangs or says that it is not alive. The system that asks then restarts the
+        supervisor and all workers.
 
-        A dead worker does not count: the supervisor restarts it alone. A silent worker does not count during a stop,
-        because a worker closes its probes before it ends.
+        A worker whose process has ended gives no 503: the supervisor restarts it alone. During a stop, a worker that
+        does not answer gives no 503 either, because a worker closes its probes before it ends.
         """
         answers = await _asked(supervisor, "/livez")
         failing = {

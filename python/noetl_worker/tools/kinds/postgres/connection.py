@@ -149,7 +149,7 @@ class _ReadWatch:
             return False
 
     def end(self, descriptor: int) -> bool:
-        """Stop watching a connection. Return True if the connection was cut off."""
+        """Stop watching a connection. Return True if this watch has cut the connection off."""
         with self._changed:
             return self._most.pop(descriptor, 0) < 0
 

@@ -150,8 +150,8 @@ class PythonConfig:
 
     @property
     def source(self) -> str | dict[str, Any]:
-        """Return the source of the code in the format of the field `script`, also if the step gives `code` or
-        `code_b64`."""
+        """Return where the code comes from, as an object like the field `script`. For a step that gives `code` or
+        `code_b64`, the object has this code."""
         if self.script is not None:
             return self.script
         text = (self.code or "") if self.code_b64 is None else text_of_base64("code_b64", self.code_b64)
