@@ -8,6 +8,7 @@ pytest.importorskip("psycopg")
 pytest.importorskip("hypothesis")
 from compat.live_table import LiveTable, live_names, live_page, results
 from compat.values_run import names
+from compat.values_table import VALUES, Table
 
 
 def test_every_line_of_the_live_table_names_a_known_reason() -> None:
@@ -15,6 +16,12 @@ def test_every_line_of_the_live_table_names_a_known_reason() -> None:
     lines = [one.why for one in table.random]
     lines += [why for own in table.live.playbooks["rust"].values() for why in own.values()]
     assert set(lines) | set(table.live.everywhere["rust"].values()) <= table.reasons.keys()
+
+
+def test_what_only_the_plane_explains_excuses_no_difference_on_one_plane() -> None:
+    line = 'events.playbook: "playbook.failed" | ""'
+    assert LiveTable.load().unexplained("arcs-none-match", [line]) == [line]
+    assert Table.load(VALUES).unexplained("rust", "arcs-none-match", [line]) == []
 
 
 def test_the_last_results_have_every_playbook_or_name_it_as_missing() -> None:

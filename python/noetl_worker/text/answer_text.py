@@ -10,7 +10,7 @@ from noetl_worker.text.json_text import dumps
 MAX_CHARS: Final = 8_192
 """Largest number of characters that `answer_beginning` returns. A report cuts the text shorter, but only after
 redaction, since redaction would not find half a secret."""
-PRINTED: Final = ("stdout", "stderr")
+_PRINTED: Final = ("stdout", "stderr")
 """Keys of a tool's data that have the output of the tool's process."""
 
 
@@ -22,7 +22,7 @@ def answer_beginning(data: JsonValue) -> str:
     not a text is written as JSON.
     """
     if isinstance(data, dict):
-        others = {name: value for name, value in data.items() if name not in PRINTED}
+        others = {name: value for name, value in data.items() if name not in _PRINTED}
         data = data.get("data") or data.get("body") or others
     if data is None or data == {}:
         return ""

@@ -119,7 +119,8 @@ class Inputs:
 
         The command, the tool's config and the config's `spec` may have inputs. For a key in several of them, the
         plane's rule `step_input_wins` decides between command and config. A value from `spec` counts only if no other
-        input has the key."""
+        input has the key.
+        """
         kind, commands = self.command.kind, [("input", given)]
         above = [*as_text, *commands] if RULES[self.command.dialect].step_input_wins else [*commands, *as_text]
         merged: dict[str, JsonValue] = {}

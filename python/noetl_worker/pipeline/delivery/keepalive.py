@@ -33,7 +33,7 @@ from noetl_worker.remote.jetstream.fleet import answer_until_cancelled
 from noetl_worker.remote.plane.client import ControlPlaneClient
 from noetl_worker.remote.plane.identity import Identity
 from noetl_worker.remote.plane.plane_watch import HeartbeatWatch
-from noetl_worker.remote.plane.registration import REGISTER_AGAIN_S, Registration
+from noetl_worker.remote.plane.registration import DEREGISTER_ADVICE, REGISTER_AGAIN_S, Registration
 from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.settings import Settings
 
@@ -290,5 +290,5 @@ async def _deregister(registration: Registration) -> None:
     except asyncio.TimeoutError:
         log.warning(
             "deregister_not_answered",
-            advice="do nothing: without heartbeats, the plane takes this worker for gone",
+            advice=DEREGISTER_ADVICE,
         )

@@ -27,7 +27,7 @@ from noetl_worker.remote.plane.plane_watch import HeartbeatWatch
 from noetl_worker.settings.settings import Settings
 
 T = TypeVar("T")
-_DEREGISTER_ADVICE: Final = "do nothing: the control plane marks this worker offline when its heartbeats stay away"
+DEREGISTER_ADVICE: Final = "do nothing: without heartbeats, the plane takes this worker for gone"
 log = structlog.get_logger("noetl_worker.registration")
 REGISTER_AGAIN_S: Final = 1.0
 """Seconds between tries to register, until the plane has accepted the worker's entry."""
@@ -140,6 +140,6 @@ class Registration:
         try:
             await self._plane.deregister(self._worker_id)
         except ControlPlaneError as error:
-            log.warning("deregister_failed", worker_id=self._worker_id, error=str(error), advice=_DEREGISTER_ADVICE)
+            log.warning("deregister_failed", worker_id=self._worker_id, error=str(error), advice=DEREGISTER_ADVICE)
         else:
             log.info("deregistered", worker_id=self._worker_id)
