@@ -134,7 +134,8 @@ async def test_hundred_megabytes_cost_a_bounded_amount_of_memory(
     else:
         whole = "" if "chunked" in path else f" of {100 << 20}"
         assert result.data["body"].endswith(f"cdef\n[... cut after 8388608{whole} bytes ...]")
-    assert grown_mib <= 32
+    # Up to four copies of the 8 MiB exist at once: chunks, body, text or base64, result. The heap adds a few MiB.
+    assert grown_mib <= 40
 
 
 async def test_unpacking_stops_at_the_limit(server: ToolServer) -> None:
