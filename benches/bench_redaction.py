@@ -51,7 +51,7 @@ def ratios(engine: Any, size: int = _BYTES, rounds: int = _ROUNDS) -> dict[str, 
         document = json.dumps({"stdout": text}).encode()
         ways: dict[str, Callable[[SecretTexts], Any]] = {
             "result": lambda known, document=document: engine.fit_result(  # type: ignore[misc]
-                document, FitRules.of(known, max_bytes=1 << 40)
+                document, FitRules.for_secrets(known, max_bytes=1 << 40)
             ),
             "text": lambda known, text=text: engine.redact_text(text, known.anywhere, known.words),  # type: ignore[misc]
         }

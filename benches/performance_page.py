@@ -494,7 +494,7 @@ def _growth(title: str, column: str, rows: Sequence[Mapping[str, Any]], label: A
         *table(
             [column, *_GROWTH.values(), *(_BESIDE if "yardstick" in rows[0] else ())],
             (
-                [label(row["scenario"]), *(_number(row["worker"][name]) for name in _GROWTH), *_beside(row)]
+                [label(row["scenario"]), *(_number(row["worker"][name]) for name in _GROWTH), *_peer_cells(row)]
                 for row in rows
             ),
         ),
@@ -502,7 +502,7 @@ def _growth(title: str, column: str, rows: Sequence[Mapping[str, Any]], label: A
     ]
 
 
-def _beside(row: Mapping[str, Any]) -> list[str]:
+def _peer_cells(row: Mapping[str, Any]) -> list[str]:
     return [_number(row["yardstick"]["cpu_us"]), _number(row["cpu_to_yardstick"])] if "yardstick" in row else []
 
 

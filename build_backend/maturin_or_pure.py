@@ -51,7 +51,7 @@ def get_requires_for_build_editable(config_settings: ConfigSettings = None) -> l
 
 
 def build_sdist(sdist_directory: str, config_settings: ConfigSettings = None) -> str:
-    return _by("hatchling.build", "build_sdist", sdist_directory, config_settings)
+    return _built_with("hatchling.build", "build_sdist", sdist_directory, config_settings)
 
 
 def build_wheel(
@@ -102,7 +102,7 @@ def _build(kind: str, wheel_directory: str, config_settings: ConfigSettings) -> 
         if mode == "auto":
             os.environ.setdefault("CARGO_NET_RETRY", "0")
         try:
-            return _by("maturin", kind, wheel_directory, config_settings)
+            return _built_with("maturin", kind, wheel_directory, config_settings)
         # maturin reports a failed build by sys.exit(1).
         except (Exception, SystemExit) as error:
             if mode == "rust":
@@ -110,10 +110,10 @@ def _build(kind: str, wheel_directory: str, config_settings: ConfigSettings) -> 
             _say(f"the Rust engine could not be built ({error!r}): building the pure-Python wheel")
     if kind == "build_editable":
         _drop_stale_extension()
-    return _by("hatchling.build", kind, wheel_directory, config_settings)
+    return _built_with("hatchling.build", kind, wheel_directory, config_settings)
 
 
-def _by(backend: str, kind: str, directory: str, config_settings: ConfigSettings) -> str:
+def _built_with(backend: str, kind: str, directory: str, config_settings: ConfigSettings) -> str:
     """Call a backend, which is only imported where it is needed, without our own setting."""
     settings = {name: value for name, value in (config_settings or {}).items() if name != SETTING}
     return str(getattr(importlib.import_module(backend), kind)(directory, settings))

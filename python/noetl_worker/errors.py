@@ -189,7 +189,7 @@ class ConfigurationError(ToolError):
         self.tool: Final = tool
         self.reason: Final = reason
 
-    def within(self, tool: str, *, field: str = "", because: str = "") -> ConfigurationError:
+    def in_tool(self, tool: str, *, field: str = "", because: str = "") -> ConfigurationError:
         """Return this error of a nested config as an error of the enclosing config.
 
         Args:

@@ -39,7 +39,7 @@ async def worker(there: AsyncExitStack) -> None:
         await asyncio.sleep(0.05)
 
 
-async def beside(command: list[str]) -> int:
+async def run_beside(command: list[str]) -> int:
     with ExitStack() as database:
         if not is_taken(5432):
             database.enter_context(PostgresServer(port=5432))
@@ -50,4 +50,4 @@ async def beside(command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(beside(sys.argv[1:])))
+    sys.exit(asyncio.run(run_beside(sys.argv[1:])))

@@ -30,7 +30,7 @@ def shapes(events: Sequence[Stored]) -> dict[str, list[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for event in events:
         if event.kind in POSTED:
-            found[event.kind].update(_of(event))
+            found[event.kind].update(_described(event))
     return {kind: sorted(paths) for kind, paths in found.items()}
 
 
@@ -42,7 +42,7 @@ def shape_differences(theirs: Mapping[str, Sequence[str]], ours: Mapping[str, Se
         yield from (f'shape.{kind}.{path}: "<absent>" | "there"' for path in sorted(other - one))
 
 
-def _of(event: Stored) -> Iterator[str]:
+def _described(event: Stored) -> Iterator[str]:
     yield f"node_type={event.node_type}"
     yield f"status={event.status}"
     yield f"error={type(event.error).__name__}"

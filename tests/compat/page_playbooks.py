@@ -38,10 +38,10 @@ class PagePlaybook:
 
 def page_playbooks() -> list[PagePlaybook]:
     """In the order of the page; a name is the file's, the line and the last heading before it."""
-    return [one for file in (PAGE, FORMS) for one in _of(file)]
+    return [one for file in (PAGE, FORMS) for one in _playbooks_of_page(file)]
 
 
-def _of(file: Path) -> list[PagePlaybook]:
+def _playbooks_of_page(file: Path) -> list[PagePlaybook]:
     text = file.read_text(encoding="utf-8")
     found: list[PagePlaybook] = []
     for fence in _FENCE.finditer(text):

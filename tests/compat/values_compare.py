@@ -141,7 +141,7 @@ def _value(at: str, recorded: Any, ours: Any) -> Iterator[str]:
                 yield from _value(f"{at}.{key}", recorded[key], ours[key])
     elif isinstance(recorded, list) and isinstance(ours, list) and len(recorded) == len(ours):
         if all(isinstance(item, dict) and item.keys() == {"context", "status"} for item in recorded):
-            ours = _beside(recorded, ours)
+            ours = _paired(recorded, ours)
         for index, (one, other) in enumerate(zip(recorded, ours, strict=True)):
             yield from _value(f"{at}[{index}]", one, other)
     elif type(recorded) is not type(ours) or recorded != ours:
@@ -150,7 +150,7 @@ def _value(at: str, recorded: Any, ours: Any) -> Iterator[str]:
         yield _line(at, recorded, ours)
 
 
-def _beside(recorded: Sequence[Any], ours: Sequence[Any]) -> list[Any]:
+def _paired(recorded: Sequence[Any], ours: Sequence[Any]) -> list[Any]:
     """What a loop of the Rust plane left, whose items are in the order of their ends: ours beside their likes."""
     left = list(ours)
     found: list[Any] = []

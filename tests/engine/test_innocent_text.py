@@ -44,7 +44,7 @@ def known(*texts: str) -> KnownSecrets:
 
 
 def sent(engine: Any, value: JsonValue, secrets: KnownSecrets) -> JsonValue:
-    rules = FitRules.of(secrets.texts(), max_bytes=2**40)
+    rules = FitRules.for_secrets(secrets.texts(), max_bytes=2**40)
     return json.loads(engine.fit_result(json.dumps(value).encode(), rules).body)
 
 

@@ -79,7 +79,7 @@ def outputs(way: str) -> Iterator[str]:
 @pytest.mark.usefixtures("chosen")
 @pytest.mark.parametrize("way", WAYS)
 def test_secret_over_several_lines_is_taken_out_of_results_errors_and_variables(way: str, known: SecretTexts) -> None:
-    rules, prefix = FitRules.of(known, max_bytes=1 << 20), "Key: " if way.startswith("base64") else "Key:\n"
+    rules, prefix = FitRules.for_secrets(known, max_bytes=1 << 20), "Key: " if way.startswith("base64") else "Key:\n"
     for output in outputs(way):
         for text in (output, f"{prefix}{output}end\nbye", f"first line\n{output}\n\nlast line"):
             fitted = fit_result(json.dumps({"rows": [1], "stdout": text}).encode(), rules).body.decode()
@@ -95,7 +95,7 @@ def test_dump_of_one_line_is_taken_out(way: str) -> None:
     secrets = KnownSecrets()
     assert secrets.add("kJ8-mP2x-vL9q")
     text = WAYS[way](b"kJ8-mP2x-vL9q")
-    fitted = fit_result(json.dumps({"out": text}).encode(), FitRules.of(secrets.texts(), max_bytes=1 << 20))
+    fitted = fit_result(json.dumps({"out": text}).encode(), FitRules.for_secrets(secrets.texts(), max_bytes=1 << 20))
     assert json.loads(fitted.body)["out"] == f"{MARK}\n"
 
 
@@ -121,7 +121,7 @@ def test_lines_around_the_secret_stay(known: SecretTexts) -> None:
 def test_text_without_the_secret_stays(text: str, known: SecretTexts) -> None:
     assert redact_text(text, known) == text
     document = json.dumps({"a": text}).encode()
-    assert json.loads(fit_result(document, FitRules.of(known, max_bytes=1 << 20)).body) == {"a": text}
+    assert json.loads(fit_result(document, FitRules.for_secrets(known, max_bytes=1 << 20)).body) == {"a": text}
 
 
 @pytest.mark.parametrize("command", ["base64", "xxd", "xxd -p", "od -An -tx1", "od -t x1z", "hexdump -C"])

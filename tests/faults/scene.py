@@ -84,7 +84,7 @@ class Leftovers:
     tasks: int | None = None
 
     @classmethod
-    def of(cls, pid: int, tasks: int | None = None) -> Leftovers:
+    def count(cls, pid: int, tasks: int | None = None) -> Leftovers:
         names = []
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             try:
@@ -213,7 +213,7 @@ class Scene(House):
         return int(file.read_text(encoding="ascii"))
 
     async def leftovers(self, worker: WorkerProcess) -> Leftovers:
-        return Leftovers.of(worker.process.pid, await self.tasks_of(worker))
+        return Leftovers.count(worker.process.pid, await self.tasks_of(worker))
 
     async def assert_holds_no_more(self, worker: WorkerProcess, before: Leftovers, *, sockets: int = 32) -> None:
         """What the worker held when it was idle before; sockets may stay in the HTTP pool, at most `sockets` more."""

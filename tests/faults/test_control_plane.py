@@ -37,7 +37,7 @@ SENDS = 4
 # ── F15 ──
 
 
-def behind(proxy: Proxy) -> dict[str, Any]:
+def plane_behind(proxy: Proxy) -> dict[str, Any]:
     """Settings of a plane that is reached by the proxy: it answers no other name but its own."""
     return {"port": proxy.server_port, "public_url": f"http://127.0.0.1:{proxy.port}"}
 
@@ -45,7 +45,7 @@ def behind(proxy: Proxy) -> dict[str, Any]:
 @asynccontextmanager
 async def behind_proxy(directory: Path, dialect: Dialect) -> AsyncIterator[tuple[Scene, Proxy]]:
     """Workers reach the plane through the proxy only."""
-    async with Proxy(free_port()) as proxy, scene(directory, dialect, plane=behind(proxy)) as home:
+    async with Proxy(free_port()) as proxy, scene(directory, dialect, plane=plane_behind(proxy)) as home:
         yield home, proxy
 
 
@@ -106,7 +106,7 @@ async def test_f15_sent_and_unanswered_is_distinguished_from_never_sent(measured
         except (MaybeProcessed, NotSent) as error:
             told[type(error)] += 1
 
-    async with Proxy(free_port()) as proxy, DevControlPlane(PlaneSettings(**behind(proxy))) as plane:
+    async with Proxy(free_port()) as proxy, DevControlPlane(PlaneSettings(**plane_behind(proxy))) as plane:
         proxy.hold(Way.DOWN)
         await asyncio.gather(*(send(proxy.port) for _ in range(SENDS)))
         arrived, unsent = plane.requests.total(), told[NotSent]

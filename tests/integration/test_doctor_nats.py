@@ -186,7 +186,7 @@ async def test_pull_request_of_nobody_who_is_registered_is_told(tmp_path: Path) 
         assert by_check(await nats.examine(ours))["durable: pulled by"].state is State.FINE
         home.plane.fault = None
         await home.start_worker(WORKER_MAX_CONCURRENT="1")
-        await until(lambda: beside(connection.client, 1), "the worker pulls too")
+        await until(lambda: waits_beside(connection.client, 1), "the worker pulls too")
         found = by_check(await nats.examine(ours))["durable: pulled by"]
         assert (found.state, "has 1 workers" in found.found) == (State.WARNING, True)
 
@@ -199,7 +199,7 @@ async def asked(client: Client) -> None:
     await client.flush()
 
 
-async def beside(client: Client, others: int) -> bool:
+async def waits_beside(client: Client, others: int) -> bool:
     info = await ask(client, f"CONSUMER.INFO.{STREAM}.{DURABLE}")
     return int(info["num_waiting"]) > others
 

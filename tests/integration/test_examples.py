@@ -104,7 +104,7 @@ class Played:
     def result(self) -> Any:
         return self.lines[-1]["result"]
 
-    def of(self, step: str) -> Any:
+    def result_of(self, step: str) -> Any:
         """The result of the last command of a step of the playbook itself."""
         own = self.lines[0]["execution_id"]
         return [one for one in self.lines if one.get("step") == step and one["execution_id"] == own][-1]["result"]
@@ -173,7 +173,7 @@ async def test_shell() -> None:
 
 async def test_python() -> None:
     done = await play("python", Dialect.RUST)
-    assert done.of("start") == {"mean": 21.0, "spread": 1.275, "highest": 23.0}
+    assert done.result_of("start") == {"mean": 21.0, "spread": 1.275, "highest": 23.0}
     assert done.result == {"is_steady": True, "mean": 21.0}
 
 
@@ -199,7 +199,7 @@ async def test_playbook(dialect: Dialect) -> None:
 
 async def test_workbook() -> None:
     done = await play("workbook", Dialect.RUST)
-    assert done.of("start") == {"label": "inside", "fahrenheit": 70.7}
+    assert done.result_of("start") == {"label": "inside", "fahrenheit": 70.7}
     assert done.result == {"label": "outside", "fahrenheit": 25}
 
 
@@ -207,7 +207,7 @@ async def test_duckdb() -> None:
     pytest.importorskip("duckdb", reason="needs the extra duckdb")
     done = await play("duckdb", Dialect.PYTHON)
     rows = [{"month": 1, "kinds": 2, "dearest": "pears"}, {"month": 2, "kinds": 1, "dearest": "figs"}]
-    assert done.of("start")["rows"] == rows
+    assert done.result_of("start")["rows"] == rows
     assert done.result["stdout"] == "dearest in month 2: figs\n"
 
 
@@ -227,8 +227,8 @@ async def test_http_with_a_credential_from_a_file(shop: str, tmp_path: Path) -> 
 async def test_postgres(database: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("psycopg", reason="needs the extra postgres")
     done = await play("postgres", Dialect.PYTHON, credentials=(credential_in(tmp_path, "pg", "postgres", database),))
-    assert [row["item"] for row in done.of("start")["rows"]] == ["apples", "pears", "it's a plum"]
-    assert done.of("total")["rows"] == [{"orders": 2, "total": "7.75"}]
+    assert [row["item"] for row in done.result_of("start")["rows"]] == ["apples", "pears", "it's a plum"]
+    assert done.result_of("total")["rows"] == [{"orders": 2, "total": "7.75"}]
     assert done.result["stdout"] == "worth 7.75\n"
     assert PASSWORD not in done.text
 
@@ -237,12 +237,12 @@ async def test_nats(buckets: str) -> None:
     done = await play("nats", Dialect.RUST, workload={"url": buckets, "bucket": "demo", "stream": "DEMO"})
     assert done.steps == ["start", "put", "get", "publish", "done"]
     assert done.result["stored"] == {"item": "apples", "count": 2}
-    assert done.of("publish")["stream"] == "DEMO"
+    assert done.result_of("publish")["stream"] == "DEMO"
 
 
 async def test_subscription(buckets: str) -> None:
     done = await play("subscription", Dialect.PYTHON, workload={"url": buckets})
-    assert done.of("work") == {"orders": [17]}
+    assert done.result_of("work") == {"orders": [17]}
     assert (done.result["status"], done.result["requested"], done.result["disposed"]) == ("success", 1, 1)
 
 
@@ -269,7 +269,7 @@ async def test_ducklake(tmp_path: Path) -> None:
 async def test_mcp() -> None:
     with served(McpServer) as endpoint:
         done = await play("mcp", Dialect.PYTHON, workload={"endpoint": endpoint})
-    assert [one["name"] for one in done.of("start")["result"]["tools"]] == ["add"]
+    assert [one["name"] for one in done.result_of("start")["result"]["tools"]] == ["add"]
     assert done.result["stdout"] == "the sum is 3\n"
 
 

@@ -112,7 +112,7 @@ def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_command_of_another_pool_is_never_claimed_nor_told_as_failed_and_ends_as_a_dead_letter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(acknowledge, "MAX_SERVER_ERROR_AGE_S", 0.0)  # it is old enough, after its sixth delivery
+    monkeypatch.setattr(acknowledge, "OLD_AFTER_S", 0.0)  # it is old enough, after its sixth delivery
     async with house(Dialect.RUST, NATS_FILTER_SUBJECT="noetl.commands.gpu.>") as home:
         [foreign] = await home.plane.create_commands([RawCommand("noop")])  # to noetl.commands.shared.<execution>
         body = home.notification(foreign, execution_pool="shared")

@@ -352,7 +352,7 @@ async def test_a_request_cannot_be_split_into_two(path: str, headers: dict[str, 
 CERTIFICATES = Path(__file__).with_name("certificates")
 
 
-def of(certificate: Path, *, clients_of: Path | None = None) -> ssl.SSLContext:
+def server_context(certificate: Path, *, clients_of: Path | None = None) -> ssl.SSLContext:
     """A server with this certificate; it asks its clients for one of the authority `clients_of`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -363,7 +363,7 @@ def of(certificate: Path, *, clients_of: Path | None = None) -> ssl.SSLContext:
 
 
 async def test_certificate_of_the_named_authority_is_trusted_and_no_other() -> None:
-    async with serving(always_ok, of(PEM)) as url:
+    async with serving(always_ok, server_context(PEM)) as url:
         async with transport(NOETL_TLS_CA=str(PEM)) as wire:
             assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]
         async with transport() as wire:
@@ -382,7 +382,8 @@ def named(*, client: str = "") -> dict[str, str]:
 async def test_plane_s_certificate_has_to_be_valid_and_of_the_named_authority(
     certificate: str, refused: str | None
 ) -> None:
-    async with serving(always_ok, of(CERTIFICATES / f"{certificate}.pem")) as url, transport(**named()) as wire:
+    context = server_context(CERTIFICATES / f"{certificate}.pem")
+    async with serving(always_ok, context) as url, transport(**named()) as wire:
         if refused is None:
             assert (await post(wire, url)).status == 200
             return
@@ -392,7 +393,7 @@ async def test_plane_s_certificate_has_to_be_valid_and_of_the_named_authority(
 
 @pytest.mark.parametrize("client", ["valid", "", "expired", "foreign"])
 async def test_plane_that_asks_for_a_certificate_gets_ours_and_refuses_any_other(client: str) -> None:
-    context = of(CERTIFICATES / "valid.pem", clients_of=CERTIFICATES / "ca.pem")
+    context = server_context(CERTIFICATES / "valid.pem", clients_of=CERTIFICATES / "ca.pem")
     async with serving(always_ok, context) as url, transport(**named(client=client)) as wire:
         if client == "valid":
             assert [(await post(wire, url)).status for _ in range(2)] == [200, 200]

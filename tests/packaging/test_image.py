@@ -27,17 +27,17 @@ def final_stage() -> Iterator[tuple[str, str]]:
         yield name, words
 
 
-def only(instruction: str) -> str:
+def only_value(instruction: str) -> str:
     (words,) = (words for name, words in final_stage() if name == instruction)
     return words
 
 
 def variables_of_the_image() -> dict[str, str]:
-    return dict(word.split("=", 1) for word in only("ENV").split())
+    return dict(word.split("=", 1) for word in only_value("ENV").split())
 
 
 def test_image_runs_as_the_charts_user_who_owns_the_outbox_and_is_not_root() -> None:
-    user, group = only("USER").split(":")
+    user, group = only_value("USER").split(":")
     assert int(user) > 0
     assert int(group) > 0
     names = [name for name, _ in final_stage()]
@@ -60,7 +60,7 @@ def test_image_keeps_its_outbox_where_the_chart_mounts_a_volume() -> None:
 def test_image_starts_nothing_that_a_command_can_have_left() -> None:
     """A command writes to /tmp. There a worker that starts again would find its `.env`, and its interpreter modules."""
     given = variables_of_the_image()
-    assert only("WORKDIR") == "/"
+    assert only_value("WORKDIR") == "/"
     assert {name: given.get(name) for name in ("HOME", "PYTHONSAFEPATH", "PYTHONNOUSERSITE")} == {
         "HOME": "/tmp",  # else that of a user without an entry is the working directory, which is read-only
         "PYTHONSAFEPATH": "1",

@@ -1,6 +1,6 @@
 """A worker process under attack, and commands of others beside it: what the attack costs them.
 
-`async with neighbourhood(directory) as street: toll = await street.beside([RawCommand(...), ...])`
+`async with neighbourhood(directory) as street: toll = await street.run_beside([RawCommand(...), ...])`
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Street:
     beats: Path
     port: int
 
-    async def beside(self, attack: Iterable[RawCommand], name: str) -> Toll:
+    async def run_beside(self, attack: Iterable[RawCommand], name: str) -> Toll:
         """Run an attack, and a command of others every 100 ms until it is over."""
         began = time.monotonic()
         issued = await self.home.plane.create_commands(list(attack))

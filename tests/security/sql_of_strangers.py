@@ -57,16 +57,16 @@ _TABLES: Final = (
 )
 
 
-def _by(forms: tuple[str, ...], names: tuple[str, ...]) -> list[str]:
+def _spelled(forms: tuple[str, ...], names: tuple[str, ...]) -> list[str]:
     return [form.replace("{name}", name).replace("{{", "{").replace("}}", "}") for form in forms for name in names]
 
 
 SQL: Final[dict[str, list[str]]] = {
-    "writes into a descriptor": _by(_WRITERS, _DESCRIPTORS),
-    "reads a descriptor": _by((*_READERS, *_TABLES), _DESCRIPTORS),
-    "reads a file of the worker": _by((*_READERS, *_TABLES), _OWN),
-    "writes a file of the worker": _by(_WRITERS[:2], _OWN),
-    "reads the kernel's files": _by(_READERS, _KERNEL),
+    "writes into a descriptor": _spelled(_WRITERS, _DESCRIPTORS),
+    "reads a descriptor": _spelled((*_READERS, *_TABLES), _DESCRIPTORS),
+    "reads a file of the worker": _spelled((*_READERS, *_TABLES), _OWN),
+    "writes a file of the worker": _spelled(_WRITERS[:2], _OWN),
+    "reads the kernel's files": _spelled(_READERS, _KERNEL),
     "attaches what is not its own": [
         "ATTACH '/pro{nothing}c/self/fd/{fd}' AS a",
         "ATTACH '{place}/fd/{fd}' AS a; CREATE TABLE a.t AS SELECT 1",

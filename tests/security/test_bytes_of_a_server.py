@@ -77,7 +77,7 @@ async def test_answer_of_a_server_holds_up_no_command_of_others(name: str, tmp_p
 
     with answering(send) as url, answering(lambda connection: connection.sendall(answer(b"{}"))) as harmless:
         async with neighbourhood(tmp_path, http(harmless)) as street:
-            toll = await street.beside([http(url, **config) for _ in range(times)], name)
+            toll = await street.run_beside([http(url, **config) for _ in range(times)], name)
     toll.require(memory_mb=memory_mb)
     if name == "chunks of one byte":
         assert all("beside its content" in (error or "") for error in toll.errors)
@@ -120,7 +120,7 @@ async def test_values_of_postgres_hold_up_no_command_of_others(name: str, databa
     async with neighbourhood(tmp_path, first) as street:
         attacks = {name: text} | ({f"{name} with parameters": parameters} if name in WITH_PARAMETERS else {})
         for which, attack in attacks.items():
-            toll = await street.beside([attack], which)
+            toll = await street.run_beside([attack], which)
             toll.require(memory_mb=memory_mb)
 
 

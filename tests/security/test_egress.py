@@ -382,7 +382,7 @@ def test_rhai_checks_what_a_name_resolves_to(server: ToolServer) -> None:
 # ── the worker's own ports ──────────────────────────────────────────────────────────────────────
 
 
-def beside(own_ports: set[int]) -> ToolSettings:
+def settings_without(own_ports: set[int]) -> ToolSettings:
     """Settings of a worker whose probes, or those of its supervisor, have these ports."""
     return ToolSettings(egress=EgressRule(own_ports=own_ports))
 
@@ -407,7 +407,7 @@ async def test_request_to_the_workers_own_probes_is_refused(host: str) -> None:
     async with probes_of_a_worker() as ports:
         (port,) = ports
         with pytest.raises(ToolError, match=f"port {port} is the worker's own"):
-            await arun_tool("http", {"url": f"http://{host}:{port}/debug/inflight"}, settings=beside(ports))
+            await arun_tool("http", {"url": f"http://{host}:{port}/debug/inflight"}, settings=settings_without(ports))
 
 
 @pytest.mark.rust
@@ -417,7 +417,7 @@ def test_rhai_script_does_not_connect_to_the_workers_own_probes(server: ToolServ
     address = f"http://127.0.0.1:{own_port}/debug/inflight"
     server.routes["/away"] = lambda seen: Answer(302, b"", {"Location": address})
     for url in (address, server.url("/away")):
-        assert said_by_rhai(CALL.replace("{url}", url), beside({own_port})).endswith(
+        assert said_by_rhai(CALL.replace("{url}", url), settings_without({own_port})).endswith(
             f"port {own_port} is the worker's own probe port: use another address"
         )
 
@@ -434,7 +434,7 @@ async def test_probes_of_the_other_workers_of_a_supervisor_are_refused(monkeypat
             for port in ports:
                 with pytest.raises(ToolError, match=f"port {port} is the worker's own"):
                     await arun_tool(
-                        "http", {"url": f"http://127.0.0.1:{port}/debug/inflight"}, settings=beside(refused)
+                        "http", {"url": f"http://127.0.0.1:{port}/debug/inflight"}, settings=settings_without(refused)
                     )
     finally:
         supervisor.close()

@@ -235,10 +235,10 @@ class Short:
 
 
 class Old(Delivery):
-    num_delivered = tries = acknowledge.MIN_SERVER_ERRORS
+    num_delivered = tries = acknowledge.MIN_OLD_DELIVERIES
 
     def age_s(self) -> float:
-        return acknowledge.MAX_SERVER_ERROR_AGE_S + 1
+        return acknowledge.OLD_AFTER_S + 1
 
 
 async def short_run(
@@ -259,7 +259,7 @@ async def test_command_is_returned_with_a_delay_no_event_and_fewer_slots(dialect
     assert (disposition.answer, disposition.reason) == (Answer.NAK, "short_of_resources")
     assert disposition.delay_s > 0
     assert [path for _, path, _, _ in transport.sent if "events" in path] == []
-    assert machine.open_share() <= 0.5
+    assert machine.capacity_fraction() <= 0.5
 
 
 @pytest.mark.parametrize("why", ["old", "started", "nobody could take it up"])
@@ -267,7 +267,7 @@ async def test_command_that_cannot_be_returned_is_reported_as_failed_of_kind_res
     dialect: Dialect, why: str
 ) -> None:
     if (why, dialect) in (("started", Dialect.RUST), ("nobody could take it up", Dialect.PYTHON)):
-        ended = acknowledge.short_of_resources(dialect, 1, 0.0, "", can_return=True, is_started=why == "started")
+        ended = acknowledge.short_of_resources(dialect, 1, 0.0, "", can_claim_again=True, is_started=why == "started")
         assert ended is not None  # on the other plane that is no reason
         return
     message = delivery(dialect)
@@ -275,7 +275,7 @@ async def test_command_that_cannot_be_returned_is_reported_as_failed_of_kind_res
         message = Old(message.data)
     variables = {} if why == "nobody could take it up" else {"WORKER_ID": "pod-0"}
     if why == "started":
-        assert acknowledge.short_of_resources(dialect, 1, 0.0, "", can_return=True, is_started=True) is None
+        assert acknowledge.short_of_resources(dialect, 1, 0.0, "", can_claim_again=True, is_started=True) is None
         return
     disposition, transport, _ = await short_run(dialect, message, **variables)
     assert disposition is not None

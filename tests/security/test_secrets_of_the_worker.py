@@ -320,7 +320,7 @@ import json, os, pathlib
 {above}
 here, worker, read, seen = pathlib.Path({here!r}), above(above(os.getppid())), [], set()
 
-def others():
+def list_others():
     pid = above(worker)
     with open(f"/proc/{{pid}}/task/{{pid}}/children") as file:
         return [pid for pid in map(int, file.read().split()) if pid != worker]
@@ -337,13 +337,13 @@ def content(path):
     finally:
         os.close(file)
 
-seen.update(others())
+seen.update(list_others())
 (here / "others").write_text(" ".join(map(str, seen)))
 (here / "others").rename(here / "begun")
 goes_on = True
 while goes_on:
     goes_on = (here / "begun").exists()  # once more after it is gone: the next one has started by then
-    for pid in others():
+    for pid in list_others():
         seen.add(pid)
         try:
             descriptors = [f"fd/{{name}}" for name in os.listdir(f"/proc/{{pid}}/fd")]

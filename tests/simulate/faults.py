@@ -70,7 +70,7 @@ class Faults:
     # ── the plane and the way to it ──
 
     def _change_weather(self, fault: Fault) -> Callable[[], None]:
-        weather, field = self._world.http.of(fault.target), _WEATHER[fault.kind]
+        weather, field = self._world.http.weather_of(fault.target), _WEATHER[fault.kind]
         calm: Any = False if field.startswith("is_") else 0.0
         setattr(weather, field, fault.size or True)
         return lambda: setattr(weather, field, calm)
@@ -106,7 +106,7 @@ class Faults:
 
     def _restart(self, worked_off: int, down_s: float) -> None:
         self._python_plane().restart(worked_off, forgets_states=False)
-        weather = self._world.http.of("*")
+        weather = self._world.http.weather_of("*")
         weather.is_down = True
         self._world.loop.outside(down_s, setattr, weather, "is_down", False)
 

@@ -48,23 +48,23 @@ class HttpNetwork:
         """When which process was first told that the end of an execution's command is accepted."""
         self.on_sent: Callable[[Process, str, Mapping[str, Any]], None] = lambda *_: None
 
-    def of(self, name: str) -> Weather:
+    def weather_of(self, name: str) -> Weather:
         """The weather of this process; "*" is everybody's."""
         return self.weather.setdefault(name, Weather())
 
     def latency_s(self, name: str) -> float:
-        slow_s = max(self.of(name).slow_s, self.of("*").slow_s)
+        slow_s = max(self.weather_of(name).slow_s, self.weather_of("*").slow_s)
         return self.chance.uniform(0.001, 0.004) + (self.chance.random() ** 2) * slow_s
 
     def happens(self, name: str, what: str) -> bool:
-        chance = max(getattr(self.of(name), what), getattr(self.of("*"), what))
+        chance = max(getattr(self.weather_of(name), what), getattr(self.weather_of("*"), what))
         return bool(chance) and self.chance.random() < chance
 
     def is_down(self, name: str) -> bool:
-        return self.of(name).is_down or self.of("*").is_down
+        return self.weather_of(name).is_down or self.weather_of("*").is_down
 
     def is_silent(self, name: str) -> bool:
-        return self.of(name).is_silent or self.of("*").is_silent
+        return self.weather_of(name).is_silent or self.weather_of("*").is_silent
 
 
 class SimTransport:

@@ -93,11 +93,11 @@ class Witness:
         command = self._plane.by_id.get(str((body.get("meta") or {}).get("command_id")))
         return [str(body["event_type"])], command
 
-    def _of(self, process: Process, command: Command) -> _Told:
+    def _told_of(self, process: Process, command: Command) -> _Told:
         return self._told.setdefault((process, str(command.command_id)), _Told())
 
     def _told_in_order(self, process: Process, command: Command, names: Sequence[str]) -> None:
-        told = self._of(process, command)
+        told = self._told_of(process, command)
         runs_here = sum(1 for _, name in command.runs if name == process.name)
         is_end = bool(set(names) & set(_TOLD))
         if "command.started" in names and not is_end and told.ended_at is not None and told.runs == runs_here:

@@ -100,7 +100,7 @@ class PythonPlane(Plane):
         if known is not None:
             return self._accepted(known, duplicate=True)
         items = body["events"]
-        command = self.by_id.get(str(items[0]["payload"].get("command_id")) if items else "") or self._of(body)
+        command = self.by_id.get(str(items[0]["payload"].get("command_id")) if items else "") or self._command_of(body)
         if command is None:
             return answer(500, {"detail": {"code": "enqueue_error", "message": "no such execution"}})
         if command.is_refused:
@@ -116,7 +116,7 @@ class PythonPlane(Plane):
             return answer(503, {"detail": detail}, retry_after="1")
         return self._accepted(batch, duplicate=False)
 
-    def _of(self, body: dict[str, Any]) -> Command | None:
+    def _command_of(self, body: dict[str, Any]) -> Command | None:
         return next((one for one in self.commands.values() if str(one.execution_id) == body["execution_id"]), None)
 
     def _accepted(self, batch: _Batch, *, duplicate: bool) -> Response:

@@ -35,8 +35,8 @@ def call(cluster: FakeCluster, config: dict[str, Any] | None = None, **context: 
 def refusing(status: int, message: str, *, method: str = "", path: str = "") -> Callable[[httpx.Request], Any]:
     """For `before` of a cluster: requests with this method, and with this end of their path, are refused."""
 
-    def before(request: httpx.Request) -> httpx.Response | None:
+    def answer_first(request: httpx.Request) -> httpx.Response | None:
         is_refused = method in ("", request.method) and request.url.path.endswith(path)
         return refusal(status, message) if is_refused else None
 
-    return before
+    return answer_first

@@ -142,11 +142,11 @@ def test_a_job_that_cannot_be_deleted_is_a_warning() -> None:
 def test_what_the_api_cannot_answer_for_a_while_is_asked_again() -> None:
     answers = [refusal(503, "etcd"), None, refusal(429, "slow down"), None, None]
 
-    def before(request: httpx.Request) -> httpx.Response | None:
+    def answer_first(request: httpx.Request) -> httpx.Response | None:
         return answers.pop(0) if answers and request.method == "GET" else None
 
     logger = RecordedLogger()
-    cluster = FakeCluster({}, condition("Complete"), container=terminated(0, "Completed"), before=before)
+    cluster = FakeCluster({}, condition("Complete"), container=terminated(0, "Completed"), before=answer_first)
     assert call(cluster, logger=logger).status is ToolStatus.SUCCESS
     problems = [fields["problem"] for _, event, fields in logger.records if event == "container_status"]
     assert len(problems) == 2
@@ -176,10 +176,10 @@ def test_an_answer_that_is_no_job_is_said_to_be_none() -> None:
 
 
 def test_a_cluster_out_of_reach_is_a_connection_failure() -> None:
-    def before(request: httpx.Request) -> httpx.Response | None:
+    def answer_first(request: httpx.Request) -> httpx.Response | None:
         raise httpx.ConnectError("refused")
 
-    error = refused(FakeCluster({}, before=before))
+    error = refused(FakeCluster({}, before=answer_first))
     assert str(error) == "the Kubernetes API at https://cluster.test does not answer: ConnectError: refused"
     assert (error.kind, error.retryable) == ("connection", True)
 

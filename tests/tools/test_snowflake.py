@@ -19,7 +19,7 @@ from patience import PATIENCE_S
 
 from .databases import Postgres
 from .fake_snowflake import CODES, FakeSnowflake, OperationalError, ProgrammingError
-from .transfers import move, of, to  # it skips where DuckDB is not installed
+from .transfers import from_query, move, to  # it skips where DuckDB is not installed
 
 SIGN_IN = {"account": "org-acc", "user": "u", "password": "pass-word-1"}
 
@@ -253,7 +253,7 @@ INTO_T = {**END, "table": "T"}
 def test_postgres_to_snowflake_and_back(snow: FakeSnowflake, postgres: Postgres) -> None:
     postgres.sql("drop table if exists from_snow; create table from_snow(id int primary key, name text)")
     snow.database.execute("create table T(ID int, NAME varchar)")
-    move(of(postgres, "select * from (values (1, 'a'), (2, 'b')) v(id, name)"), INTO_T)
+    move(from_query(postgres, "select * from (values (1, 'a'), (2, 'b')) v(id, name)"), INTO_T)
     assert snow.connected[-1]["autocommit"] is False
     assert snow.ran[-1] == "COMMIT"
     data = move({**END, "query": "select * from T"}, to(postgres, "from_snow"), mode="upsert")
@@ -263,7 +263,7 @@ def test_postgres_to_snowflake_and_back(snow: FakeSnowflake, postgres: Postgres)
 
 def test_upsert_into_snowflake_merges_by_key(snow: FakeSnowflake, postgres: Postgres) -> None:
     snow.database.execute("create table T(ID int, NAME varchar); insert into T values (2, 'old'), (9, 'stays')")
-    source = of(postgres, "select * from (values (1, 'one'), (2, 'two'), (2, 'latest')) v(id, name)")
+    source = from_query(postgres, "select * from (values (1, 'one'), (2, 'two'), (2, 'latest')) v(id, name)")
     with pytest.raises(ConfigurationError, match="no unique key to go by; give 'key' for upsert"):
         move(source, INTO_T, mode="upsert")
     data = move(source, INTO_T, mode="upsert", key="id", chunk_size=2)
@@ -274,7 +274,7 @@ def test_upsert_into_snowflake_merges_by_key(snow: FakeSnowflake, postgres: Post
 
 def test_failed_transfer_into_snowflake_commits_nothing(snow: FakeSnowflake, postgres: Postgres) -> None:
     snow.database.execute("create table T(ID int)")
-    source = of(postgres, "select 10 / (3 - i) as id from generate_series(1, 5) i")
+    source = from_query(postgres, "select 10 / (3 - i) as id from generate_series(1, 5) i")
     with pytest.raises(ToolError, match="division by zero"):
         move(source, INTO_T, chunk_size=1, mode="replace")
     assert "COMMIT" not in snow.ran
@@ -284,7 +284,7 @@ def test_failed_transfer_into_snowflake_commits_nothing(snow: FakeSnowflake, pos
 def test_null_in_a_key_of_an_upsert_into_snowflake_is_refused(snow: FakeSnowflake, postgres: Postgres) -> None:
     snow.database.execute("create table T(ID int, NAME varchar)")
     with pytest.raises(ToolError, match="transfer: key column 'ID' is NULL in a row"):
-        move(of(postgres, "select null::int as id, 'a' as name"), INTO_T, mode="upsert", key="id")
+        move(from_query(postgres, "select null::int as id, 'a' as name"), INTO_T, mode="upsert", key="id")
     assert "COMMIT" not in snow.ran
 
 

@@ -14,7 +14,7 @@ from patience import PATIENCE_S
 
 from .databases import Postgres
 from .http_server import ToolServer, as_json
-from .transfers import OLD, filled, in_duckdb, into, move, of, out_of, to
+from .transfers import OLD, filled, from_query, in_duckdb, into, move, out_of, to
 
 duckdb = pytest.importorskip("duckdb")
 pytest.importorskip("psycopg")
@@ -25,7 +25,7 @@ pytest.importorskip("psycopg")
 
 def test_postgres_to_postgres_keeps_every_value(pg: Postgres) -> None:
     filled(pg)
-    data = move(of(pg), to(pg), chunk_size=2)
+    data = move(from_query(pg), to(pg), chunk_size=2)
     assert data == {
         "direction": "postgres_to_postgres",
         "source_type": "postgres",
@@ -55,10 +55,10 @@ def test_replacing_a_table_with_its_own_rows_is_refused(pg: Postgres, source: st
         with pytest.raises(
             ConfigurationError, match=r"the source reads move\.whole, which mode 'replace' empties first"
         ):
-            move(of(pg, f"select i from {source}"), to(pg, "move.whole"), mode="replace", timeout=PATIENCE_S)
-        move(of(pg, f"select i + 1 as i from {source}"), to(pg, "move.whole"), timeout=PATIENCE_S)
+            move(from_query(pg, f"select i from {source}"), to(pg, "move.whole"), mode="replace", timeout=PATIENCE_S)
+        move(from_query(pg, f"select i + 1 as i from {source}"), to(pg, "move.whole"), timeout=PATIENCE_S)
         assert pg.sql("select i from move.whole order by i") == [(1,), (2,)]
-        move(of(pg, "select 5 as i"), to(pg, "move.whole"), mode="replace", timeout=PATIENCE_S)
+        move(from_query(pg, "select 5 as i"), to(pg, "move.whole"), mode="replace", timeout=PATIENCE_S)
         assert pg.sql("select i from move.whole") == [(5,)]
     finally:
         pg.sql("drop table move.whole cascade")
@@ -70,7 +70,7 @@ def column_types(file: str) -> list[tuple[Any, ...]]:
 
 def test_postgres_to_a_new_duckdb_table_and_back(pg: Postgres, file: str) -> None:
     filled(pg)
-    move(of(pg), into(file), chunk_size=2)
+    move(from_query(pg), into(file), chunk_size=2)
     assert column_types(file) == [
         ("id", "INTEGER"), ("name", "VARCHAR"), ("amount", "DECIMAL(10,2)"), ("at", "TIMESTAMP WITH TIME ZONE"),
         ("doc", "JSON"), ("tags", "VARCHAR[]"),
@@ -156,12 +156,12 @@ NEW = "select * from (values (1, 'one'), (2, 'two'), (3, 'three'), (2, 'latest')
 
 def test_upsert_replaces_rows_with_the_key_and_the_later_of_two_wins(pg: Postgres) -> None:
     pg.sql(OLD)
-    data = move(of(pg, NEW), to(pg), mode="upsert", chunk_size=1)
+    data = move(from_query(pg, NEW), to(pg), mode="upsert", chunk_size=1)
     assert (data["rows_transferred"], data["rows_inserted"], data["rows_updated"]) == (4, 2, 1)
     assert pg.sql("select id, name, note from move.to_t order by id") == [
         (1, "one", "new"), (2, "latest", "kept"), (3, "three", "new"), (9, "stays", "kept"),
     ]  # fmt: skip
-    again = move(of(pg, NEW), to(pg), mode="upsert", key="id")
+    again = move(from_query(pg, NEW), to(pg), mode="upsert", key="id")
     assert (again["rows_inserted"], again["rows_updated"]) == (0, 3)
 
 
@@ -171,8 +171,8 @@ def test_upsert_into_a_partitioned_table_with_an_identity(pg: Postgres) -> None:
         " create table move.low partition of move.parts for values from (0) to (3);"
         " create table move.high partition of move.parts for values from (3) to (100)"
     )
-    first = move(of(pg, NEW), to(pg, "move.parts"), mode="upsert")
-    second = move(of(pg, NEW), to(pg, "move.parts"), mode="upsert")
+    first = move(from_query(pg, NEW), to(pg, "move.parts"), mode="upsert")
+    second = move(from_query(pg, NEW), to(pg, "move.parts"), mode="upsert")
     assert (first["rows_inserted"], first["rows_updated"]) == (3, 0)
     assert (second["rows_inserted"], second["rows_updated"]) == (0, 3)
     assert pg.sql("select id, name from move.parts order by id") == [(1, "one"), (2, "latest"), (3, "three")]
@@ -180,10 +180,10 @@ def test_upsert_into_a_partitioned_table_with_an_identity(pg: Postgres) -> None:
 
 def test_upsert_into_duckdb(pg: Postgres, file: str) -> None:
     target = into(file)
-    first = move(of(pg, NEW), target, mode="upsert", key=["id"], chunk_size=3)
+    first = move(from_query(pg, NEW), target, mode="upsert", key=["id"], chunk_size=3)
     assert (first["rows_inserted"], first["rows_updated"]) == (3, 0)
     in_duckdb(file, "update t set name = 'old' where id = 1")
-    second = move(of(pg, NEW), target, mode="upsert")  # by the primary key it was made with
+    second = move(from_query(pg, NEW), target, mode="upsert")  # by the primary key it was made with
     assert (second["rows_inserted"], second["rows_updated"]) == (0, 3)
     assert in_duckdb(file, "select id, name from t order by id") == [(1, "one"), (2, "latest"), (3, "three")]
 
@@ -193,19 +193,19 @@ def test_upsert_counts_a_key_once_in_postgres_and_duckdb(pg: Postgres, file: str
     pg.sql(OLD)
     in_duckdb(file, "create table t(id int primary key, name text); insert into t values (2, 'old'), (9, 'stays')")
     for target in (to(pg), into(file)):
-        data = move(of(pg, NEW), target, mode="upsert", chunk_size=chunk_size)
+        data = move(from_query(pg, NEW), target, mode="upsert", chunk_size=chunk_size)
         assert (data["rows_transferred"], data["rows_inserted"], data["rows_updated"]) == (4, 2, 1)
 
 
 def test_replace_empties_the_table_even_when_there_are_no_new_rows(pg: Postgres, file: str, server: ToolServer) -> None:
     pg.sql(OLD)
-    move(of(pg, "select 5 as id"), to(pg), mode="replace")
+    move(from_query(pg, "select 5 as id"), to(pg), mode="replace")
     assert pg.sql("select id from move.to_t") == [(5,)]
-    move(of(pg, "select 5 as id where false"), to(pg), mode="replace")
+    move(from_query(pg, "select 5 as id where false"), to(pg), mode="replace")
     assert pg.sql("select id from move.to_t") == []
     in_duckdb(file, "create table t(id int primary key); insert into t values (1), (2)")
     target = into(file)
-    move(of(pg, "select 2 as id"), target, mode="replace")
+    move(from_query(pg, "select 2 as id"), target, mode="replace")
     assert in_duckdb(file, "select id from t") == [(2,)]
     url = answering(server, [])
     assert move({"type": "http", "url": url}, target, mode="replace")["rows_transferred"] == 0
@@ -218,8 +218,8 @@ def test_replace_empties_the_table_even_when_there_are_no_new_rows(pg: Postgres,
 def test_upsert_goes_by_the_key_columns_of_a_primary_key_that_includes_others(pg: Postgres) -> None:
     pg.sql("create table move.t(name text, b int, a int, note text, primary key (a, b) include (name))")
     query = "select 1 as a, 2 as b, 'n{}' as name"
-    move(of(pg, query.format(1)), to(pg, "move.t"), mode="upsert")
-    move(of(pg, query.format(2)), to(pg, "move.t"), mode="upsert")
+    move(from_query(pg, query.format(1)), to(pg, "move.t"), mode="upsert")
+    move(from_query(pg, query.format(2)), to(pg, "move.t"), mode="upsert")
     assert pg.sql("select a, b, name from move.t") == [(1, 2, "n2")]
 
 

@@ -15,7 +15,7 @@ from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres
 from .one_template import run_tool
-from .transfers import OLD, in_duckdb, into, move, of, out_of, to
+from .transfers import OLD, from_query, in_duckdb, into, move, out_of, to
 
 pytest.importorskip("psycopg")
 
@@ -29,7 +29,7 @@ BREAKS = "select i + 10 as id, case when i = 2500 then 'x' else i::text end as a
 def test_failing_row_in_the_middle_leaves_the_postgres_table_as_it_was(pg: Postgres, mode: str) -> None:
     pg.sql(OLD)
     with pytest.raises(ToolError, match='invalid input syntax for type numeric: "x"') as caught:
-        move(of(pg, BREAKS), to(pg), mode=mode, chunk_size=100)
+        move(from_query(pg, BREAKS), to(pg), mode=mode, chunk_size=100)
     assert "line 2500" in str(caught.value)
     assert pg.sql("select id, name from move.to_t order by id") == [(2, "old"), (9, "stays")]
 
@@ -38,20 +38,20 @@ def test_failing_row_in_the_middle_leaves_the_postgres_table_as_it_was(pg: Postg
 def test_failing_row_in_the_middle_leaves_the_duckdb_table_as_it_was(pg: Postgres, file: str, mode: str) -> None:
     in_duckdb(file, "create table t(id int primary key, amount decimal(10,2)); insert into t values (9999, 1)")
     with pytest.raises(ToolError, match="Could not convert string"):
-        move(of(pg, BREAKS), into(file), mode=mode, chunk_size=100)
+        move(from_query(pg, BREAKS), into(file), mode=mode, chunk_size=100)
     assert in_duckdb(file, "select id from t") == [(9999,)]
 
 
 def test_source_that_fails_in_the_middle_leaves_the_table_as_it_was(pg: Postgres) -> None:
     broken = "select i as id, 1 / (3000 - i) as amount from generate_series(1, 5000) i"
     with pytest.raises(ToolError, match="division by zero"):
-        move(of(pg, broken), to(pg), chunk_size=100)
+        move(from_query(pg, broken), to(pg), chunk_size=100)
     assert pg.sql("select count(*) from move.to_t") == [(0,)]
 
 
 def test_timeout_leaves_the_table_as_it_was_and_ends_the_source(pg: Postgres) -> None:
     slow = "select i as id, pg_sleep(0.01)::text as name from generate_series(1, 100000) i /* slow_source */"
-    config = {"source": of(pg, slow), "target": to(pg), "chunk_size": 10, "timeout": 0.5}
+    config = {"source": from_query(pg, slow), "target": to(pg), "chunk_size": 10, "timeout": 0.5}
     assert run_tool("transfer", config).status is ToolStatus.TIMEOUT
     assert pg.sql("select count(*) from move.to_t") == [(0,)]
     running = "select count(*) from pg_stat_activity where query like '%slow_source%' and state = 'active'"
@@ -60,7 +60,7 @@ def test_timeout_leaves_the_table_as_it_was_and_ends_the_source(pg: Postgres) ->
 
 async def test_cancelled_transfer_into_duckdb_lets_go_of_the_file(pg: Postgres, file: str, registry: Registry) -> None:
     slow = "select i as id, pg_sleep(0.001)::text as name from generate_series(1, 100000) i"
-    config = {"source": of(pg, slow), "target": into(file), "chunk_size": 10}
+    config = {"source": from_query(pg, slow), "target": into(file), "chunk_size": 10}
     call = asyncio.ensure_future(registry.run_tool("transfer", config, tool_context(registry=registry)))
     await asyncio.wait({call}, timeout=0.5)
     call.cancel()
@@ -76,7 +76,7 @@ def test_many_rows_do_not_gather_in_memory(pg: Postgres, file: str) -> None:
     big = "select i as id, repeat('x', 10000) as name from generate_series(1, 4000) i"
     tracemalloc.start()
     try:
-        data = move(of(pg, big), into(file), chunk_size=50)
+        data = move(from_query(pg, big), into(file), chunk_size=50)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -129,19 +129,19 @@ def test_what_does_not_fit_the_table_is_told_exactly(
     pg: Postgres, query: str, table: str, config: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        move(of(pg, query), to(pg, f"move.{table}"), **config)
+        move(from_query(pg, query), to(pg, f"move.{table}"), **config)
     assert str(caught.value) == f"transfer: {message}"
 
 
 def test_key_without_a_unique_index_is_the_databases_word(pg: Postgres) -> None:
     with pytest.raises(ToolError, match="no unique or exclusion constraint matching the ON CONFLICT"):
-        move(of(pg, "select 1 as id"), to(pg, "move.from_t"), mode="upsert", key="id")
+        move(from_query(pg, "select 1 as id"), to(pg, "move.from_t"), mode="upsert", key="id")
 
 
 def test_part_of_a_whole_number_is_refused_by_duckdb_targets_too(pg: Postgres, file: str) -> None:
     in_duckdb(file, "create table t(id int)")
     with pytest.raises(ToolError, match=r"'1.5' is no INTEGER") as caught:
-        move(of(pg, "select 1.5 as id"), into(file))
+        move(from_query(pg, "select 1.5 as id"), into(file))
     assert caught.value.kind == "transform"
 
 
@@ -156,7 +156,7 @@ def test_null_in_a_key_is_refused_and_nothing_is_moved(pg: Postgres, file: str, 
     )
     for target in (to(pg, "move.t"), into(file)):
         with pytest.raises(ToolError, match="'b' is NULL in a row, which an upsert cannot find again") as caught:
-            move(of(pg, query), target, mode="upsert", key=["a", "b"])
+            move(from_query(pg, query), target, mode="upsert", key=["a", "b"])
         assert caught.value.kind == "db_constraint"
     assert (pg.sql("select count(*) from move.t"), in_duckdb(file, "select count(*) from t")) == ([(0,)], [(0,)])
 

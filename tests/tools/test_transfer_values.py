@@ -9,7 +9,7 @@ import pytest
 
 from .databases import Postgres
 from .one_template import run_tool
-from .transfers import in_duckdb, into, move, of, out_of, to
+from .transfers import from_query, in_duckdb, into, move, out_of, to
 
 pytest.importorskip("psycopg")
 
@@ -24,7 +24,7 @@ ODD = (
 
 def test_odd_values_arrive_as_they_were(pg: Postgres) -> None:
     pg.sql(f"create table move.odd as {ODD}; create table move.odd_copy (like move.odd)")
-    move(of(pg, "select * from move.odd"), to(pg, "move.odd_copy"))
+    move(from_query(pg, "select * from move.odd"), to(pg, "move.odd_copy"))
     assert pg.sql("select o::text from move.odd o") == pg.sql("select o::text from move.odd_copy o")
 
 
@@ -32,7 +32,7 @@ def test_moments_that_python_cannot_hold_go_to_duckdb_and_back(pg: Postgres, fil
     columns = "(d date, t timestamp, z timestamptz)"
     pg.sql(f"create table move.ends {columns}; create table move.ends_copy {columns}")
     pg.sql("insert into move.ends values ('infinity', '-infinity', 'infinity'), ('9999-12-31', '0001-01-01', null)")
-    move(of(pg, "select * from move.ends"), into(file))
+    move(from_query(pg, "select * from move.ends"), into(file))
     assert in_duckdb(file, "select count(*) from t where isinf(d) and isinf(t) and isinf(z)") == [(1,)]
     move(out_of(file), to(pg, "move.ends_copy"))
     text = "select o::text from move.{} o order by d"
@@ -66,7 +66,7 @@ def test_duckdb_types_survive_the_way_to_postgres_and_back(pg: Postgres, file: s
     ]
     in_duckdb(file, "create table back as from d limit 0")
     query = "select h, b, l, s, dd, t, n, u, y, c, m from move.d"
-    move(of(pg, query), into(file, "back"))
+    move(from_query(pg, query), into(file, "back"))
     columns = query[7:-12]
     assert in_duckdb(file, f"select count(*) from (select {columns} from d intersect select {columns} from back)") == [
         (1,)
@@ -89,10 +89,10 @@ def exact_rows(column: str = "j", *texts: str) -> str:
 
 def test_json_goes_from_postgres_to_postgres_without_a_change(pg: Postgres) -> None:
     pg.sql("create table move.j(id int, j jsonb); create table move.t(id int, j json)")
-    move(of(pg, exact_rows("jsonb")), to(pg, "move.j"))
+    move(from_query(pg, exact_rows("jsonb")), to(pg, "move.j"))
     came, sent = "select id, j::text from move.j order by id", exact_rows("jsonb")
     assert pg.sql(came) == pg.sql(f"select id, j::text from ({sent}) s order by id")
-    move(of(pg, exact_rows("json", ONE_KEY_TWICE)), to(pg, "move.t"))
+    move(from_query(pg, exact_rows("json", ONE_KEY_TWICE)), to(pg, "move.t"))
     assert [text for (text,) in pg.sql("select j::text from move.t order by id")] == [*EXACT, ONE_KEY_TWICE]
 
 
@@ -103,14 +103,14 @@ def test_json_goes_from_duckdb_to_postgres_without_a_change(pg: Postgres) -> Non
 
 
 def test_json_goes_from_postgres_to_duckdb_without_a_change(pg: Postgres, file: str) -> None:
-    move(of(pg, exact_rows("json", ONE_KEY_TWICE)), into(file))
+    move(from_query(pg, exact_rows("json", ONE_KEY_TWICE)), into(file))
     came = [text for (text,) in in_duckdb(file, "select j::varchar from t order by id")]
     assert came == [*EXACT, ONE_KEY_TWICE]
 
 
 def test_null_that_is_no_json_stays_null(pg: Postgres, file: str) -> None:
     pg.sql("create table move.t(j jsonb)")
-    move(of(pg, "select null::jsonb as j"), to(pg, "move.t"))
+    move(from_query(pg, "select null::jsonb as j"), to(pg, "move.t"))
     move({"type": "duckdb", "query": "select null::json as j"}, to(pg, "move.t"))
     assert pg.sql("select j is null from move.t") == [(True,), (True,)]
 
@@ -118,9 +118,9 @@ def test_null_that_is_no_json_stays_null(pg: Postgres, file: str) -> None:
 def test_arrays_of_json_keep_what_is_in_them(pg: Postgres, file: str) -> None:
     pg.sql("create table move.t(j json[])")
     query = """select array['{"n": 18446744073709551615}', 'null', null, '"[1]"']::json[] as j"""
-    move(of(pg, query), to(pg, "move.t"))
+    move(from_query(pg, query), to(pg, "move.t"))
     assert pg.sql("select j::text from move.t") == pg.sql(query.replace(" as j", "::text"))
-    move(of(pg, query), into(file))
+    move(from_query(pg, query), into(file))
     assert in_duckdb(file, "select j[1]::varchar, j[4]::varchar from t") == [('{"n":18446744073709551615}', '"[1]"')]
 
 
@@ -140,11 +140,11 @@ def test_json_in_other_columns_is_its_text(pg: Postgres, file: str) -> None:
         """select '{"n": 1.10}'::jsonb a, '"x"'::jsonb b, 'null'::jsonb c, '[1, null]'::jsonb d,"""
         """ '"2026-01-02"'::jsonb e, '0.12345678901234567890'::jsonb f"""
     )
-    move(of(pg, query), to(pg, "move.t"))
+    move(from_query(pg, query), to(pg, "move.t"))
     expected = [('{"n": 1.10}', "x", None, "{1,NULL}", "2026-01-02", "0.12345678901234567890")]
     assert pg.sql("select a, b, c, d::text, e::text, f::text from move.t") == expected
     in_duckdb(file, "create table t(a text, b text, c text, d int[], e date, f decimal(30,20))")
-    move(of(pg, query), into(file))
+    move(from_query(pg, query), into(file))
     expected = [('{"n": 1.10}', "x", None, "[1, NULL]", "2026-01-02", "0.12345678901234567890")]
     assert in_duckdb(file, "select a, b, c, d::text, e::text, f::text from t") == expected
 
@@ -152,7 +152,7 @@ def test_json_in_other_columns_is_its_text(pg: Postgres, file: str) -> None:
 def test_path_into_json_keeps_what_is_there(pg: Postgres) -> None:
     pg.sql("create table move.t(a jsonb, b jsonb, c text, d jsonb, e numeric)")
     query = """select '{"a": {"n": 18446744073709551615}, "b": "{}", "c": "x", "e": 1.10}'::jsonb as doc"""
-    move(of(pg, query), to(pg, "move.t"), mapping={one: f"doc.{one}" for one in "abcde"})
+    move(from_query(pg, query), to(pg, "move.t"), mapping={one: f"doc.{one}" for one in "abcde"})
     assert pg.sql("select a::text, b::text, c, d::text, e::text from move.t") == [
         ('{"n": 18446744073709551615}', '"{}"', "x", None, "1.10")
     ]
@@ -166,7 +166,9 @@ def test_uuid_in_a_text_column_is_as_the_server_writes_it(pg: Postgres) -> None:
         f"create table move.t(id text primary key, ids text[], v varchar(9)); insert into move.t(id) values ('{KEY}')"
     )
     data = move(
-        of(pg, f"select '{KEY}'::uuid id, array['{KEY}', null]::uuid[] ids, 'a' v"), to(pg, "move.t"), mode="upsert"
+        from_query(pg, f"select '{KEY}'::uuid id, array['{KEY}', null]::uuid[] ids, 'a' v"),
+        to(pg, "move.t"),
+        mode="upsert",
     )
     assert (data["rows_inserted"], data["rows_updated"]) == (0, 1)
     assert pg.sql("select * from move.t") == [(KEY, [KEY, None], "a")]
@@ -176,7 +178,7 @@ def test_uuid_in_a_text_column_is_as_the_server_writes_it(pg: Postgres) -> None:
 def test_values_in_a_text_column_are_as_the_server_writes_them(pg: Postgres, kind: str) -> None:
     pg.sql(f"create table move.t(a {kind}, b {kind}, c {kind}, d {kind}[], e {kind}[])")
     query = "select true a, 0.0000001 b, 'NaN'::numeric c, array[false, null] d, array[1e-9, 1e20]::numeric[] e"
-    move(of(pg, query), to(pg, "move.t"))
+    move(from_query(pg, query), to(pg, "move.t"))
     expected = ("true", "0.0000001", "NaN", ["false", None], ["0.000000001", "100000000000000000000"])
     assert pg.sql("select * from move.t") == [expected]
 

@@ -47,7 +47,7 @@ def move(source: dict[str, Any], target: dict[str, Any], **config: Any) -> dict[
     return result.data
 
 
-def of(pg: Postgres, query: str = "select * from move.from_t order by id") -> dict[str, Any]:
+def from_query(pg: Postgres, query: str = "select * from move.from_t order by id") -> dict[str, Any]:
     return {"type": "postgres", "connection_string": pg.uri, "query": query}
 
 

@@ -55,13 +55,13 @@ async def tell(
     wait_for_started: bool = False,
     teller: Emitter | None = None,
     claim: Ours | Lost | None = None,
-    outside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    free_slot: Callable[[], AbstractContextManager[None]] = nullcontext,
     warned: Warned | None = None,
     **changes: Any,
 ) -> ScriptedTransport:
     at, transport = plane(script, dialect)
     one = command(dialect, **changes)
-    told = CommandEvents(one, at, "w-1", teller or emitter(), hold_s, outside, warned or Warned())
+    told = CommandEvents(one, at, "w-1", teller or emitter(), hold_s, free_slot, warned or Warned())
     told.start()
     if wait_for_started:
         while not transport.sent:

@@ -165,7 +165,7 @@ async def test_lost_claim_answer_is_asked_again_with_the_same_id() -> None:
 
 def test_server_errors_are_set_aside_before_the_stream_forgets_the_message() -> None:
     claim = RetryLater("500", is_server_error=True)
-    limit_s = acknowledge.MAX_SERVER_ERROR_AGE_S
+    limit_s = acknowledge.OLD_AFTER_S
     assert limit_s == 48 * 60 < MAX_AGE_S == 3600
     young = acknowledge.answer_to_claim(claim, 900, message_age_s=limit_s - 1)
     old = acknowledge.answer_to_claim(claim, 6, message_age_s=limit_s + 1)

@@ -150,7 +150,7 @@ async def test_dead_letters_are_counted_by_reason_whatever_their_text(dispositio
 
 
 def test_dead_letter_of_server_errors_says_so_first() -> None:
-    old_s = acknowledge.MAX_SERVER_ERROR_AGE_S + 1
+    old_s = acknowledge.OLD_AFTER_S + 1
     broken = RetryLater("claim: 500", is_server_error=True)
     disposition = acknowledge.answer_to_claim(broken, 6, message_age_s=old_s)
     assert (disposition.kind, disposition.answer) == (DispositionKind.SERVER_ERRORS, Answer.TERM)

@@ -26,7 +26,7 @@ from noetl_worker.tools.scope import CallScope
 from unit.planes import After, answer, command, plane
 
 
-def within(default_s: float, **changed: Any) -> CallLimits:
+def call_limits(default_s: float, **changed: Any) -> CallLimits:
     """A time for every command; its execution is not asked about."""
     return CallLimits(**{"default_s": default_s, "hard_s": default_s, "cancellation_poll_s": 0, **changed})
 
@@ -93,7 +93,7 @@ async def test_command_of_a_cancelled_execution_is_stopped_with_kind_cancelled()
             return answer(500, {})  # not knowing is no reason to stop
         return answer(200, {"cancelled": len(asked) >= 3, "status": "RUNNING"})
 
-    tool, limits = WaitTool(), within(60, cancellation_poll_s=5)
+    tool, limits = WaitTool(), call_limits(60, cancellation_poll_s=5)
     dispatch = dispatch_of(Registry([tool], plugins=False), limits, script, kind="wait", config={"seconds": 60})
     started = time.monotonic()
     with pytest.raises(CommandCancelled) as caught:
@@ -111,7 +111,7 @@ async def test_execution_id_in_templates_has_the_type_that_the_planes_own_worker
 ) -> None:
     tasks = {"tasks": [{"name": "t", "kind": "noop", "input": {"id": "{{ execution_id }}"}}]}
     changes: Any = {"dialect": dialect, "kind": "task_sequence", "config": tasks, "execution_id": 7}
-    ready = await dispatch_of(Registry(plugins=False), within(60), **changes).prepare()
+    ready = await dispatch_of(Registry(plugins=False), call_limits(60), **changes).prepare()
     assert ready.context.values.variables["execution_id"] == known
 
 
@@ -134,7 +134,7 @@ async def test_checked_config_outlives_its_command_only_where_it_has_no_secret(
 ) -> None:
     registry, marks = Registry(plugins=False), read_marks(json.dumps([config, workload]).encode())
     changes: Any = {"kind": kind, "config": config, "variables": {"workload": workload}, "marks": marks}
-    made = [dispatch_of(registry, within(60), **changes) for _ in range(2)]
+    made = [dispatch_of(registry, call_limits(60), **changes) for _ in range(2)]
     first, second = [await one.prepare() for one in made]
     assert (first.config is second.config) is is_kept
     assert [bool(one.credentials.known.texts().all) for one in made] == [is_known] * 2
@@ -162,30 +162,30 @@ async def test_bug_in_the_question_is_raised_and_the_tool_does_not_run_on() -> N
 
 async def test_fast_command_never_asks() -> None:
     asked: list[str] = []
-    limits = within(60, cancellation_poll_s=5)
+    limits = call_limits(60, cancellation_poll_s=5)
     _, result = await dispatched(limits, lambda m, path, b: asked.append(path), config={"seconds": 0})
     assert (result.data, asked) == ("done", [])
 
 
 @virtual_time.PASSES
 async def test_end_of_the_tool_is_not_held_up_by_a_question_that_is_not_answered() -> None:
-    limits, never = within(60, cancellation_poll_s=5), After(float("inf"), answer(200, {}))
+    limits, never = call_limits(60, cancellation_poll_s=5), After(float("inf"), answer(200, {}))
     _, result = await dispatched(limits, lambda *_: never, config={"seconds": 0.1})
     assert result.data == "done"
 
 
 @virtual_time.PASSES
 async def test_hard_limit_stops_a_command_that_asked_for_more() -> None:
-    tool, result = await dispatched(within(60, hard_s=30), config={"seconds": 60, "timeout": 900})
+    tool, result = await dispatched(call_limits(60, hard_s=30), config={"seconds": 60, "timeout": 900})
     assert (result.status, tool.stopped) == (ToolStatus.TIMEOUT, "timeout")
 
 
 async def test_unknown_variable_of_a_template_is_nothing_or_an_error_as_the_settings_say() -> None:
     config = {"seconds": "{{ missing.deeper or 0 }}"}
-    _, result = await dispatched(within(3), config=config)
+    _, result = await dispatched(call_limits(3), config=config)
     assert result.data == "done"
     with pytest.raises(TemplateError, match="missing"):
-        await dispatched(within(3, undefined_is_error=True), config=config)
+        await dispatched(call_limits(3, undefined_is_error=True), config=config)
 
 
 async def sequenced(tasks: list[Any], limits: CallLimits, kind: str = "task_sequence") -> tuple[WaitTool, ToolResult]:
@@ -194,7 +194,7 @@ async def sequenced(tasks: list[Any], limits: CallLimits, kind: str = "task_sequ
 
 async def test_unknown_field_of_a_task_in_a_sequence_is_logged() -> None:
     with structlog.testing.capture_logs() as logs:
-        await sequenced([{"kind": "wait", "seconds": 0, "secnods": 1}], within(3))
+        await sequenced([{"kind": "wait", "seconds": 0, "secnods": 1}], call_limits(3))
     problem = "wait: unknown field 'secnods' is ignored; did you mean 'seconds'?"
     assert [(log["kind"], log["problem"]) for log in logs if log["event"] == "tool_config"] == [("wait", problem)]
 
@@ -209,8 +209,8 @@ async def test_unknown_field_of_a_task_in_a_sequence_is_logged() -> None:
     ids=["field", "input", "set"],
 )
 async def test_unknown_variable_in_a_sequence_is_nothing_or_an_error_as_the_settings_say(task: dict[str, Any]) -> None:
-    assert (await sequenced([task], within(3)))[1].status is ToolStatus.SUCCESS
-    _, result = await sequenced([task], within(3, undefined_is_error=True))
+    assert (await sequenced([task], call_limits(3)))[1].status is ToolStatus.SUCCESS
+    _, result = await sequenced([task], call_limits(3, undefined_is_error=True))
     assert result.error is not None
     assert "nowhere" in result.error.message
 
@@ -220,11 +220,11 @@ async def test_timeout_of_a_task_in_a_sequence_ends_that_task_and_the_rest_goes_
     policy = {"rules": [{"when": "{{ output.error.kind == 'timeout' }}", "then": {"do": "continue"}}]}
     slow = {"name": "slow", "kind": "wait", "seconds": 60, "timeout": 20, "spec": {"policy": policy}}
     started = time.monotonic()
-    tool, result = await sequenced([slow, {"name": "next", "kind": "noop", "result": "went on"}], within(30))
+    tool, result = await sequenced([slow, {"name": "next", "kind": "noop", "result": "went on"}], call_limits(30))
     assert time.monotonic() - started == pytest.approx(20 + TOOL_S)
     assert (tool.stopped, tool.allowed_s) == ("timeout", 20)
     assert (result.status, result.data["_prev"]) == (ToolStatus.SUCCESS, "went on")
-    _, result = await sequenced([{"kind": "wait", "seconds": 60, "timeout": 20}], within(30))
+    _, result = await sequenced([{"kind": "wait", "seconds": 60, "timeout": 20}], call_limits(30))
     assert result.error is not None
     assert result.error.kind == "timeout"
 
@@ -238,7 +238,7 @@ async def test_sequence_that_succeeded_has_the_exit_code_0_on_the_rust_plane() -
 
 async def test_pipeline_gives_the_planes_form_as_task_sequence_does() -> None:
     tasks = [{"name": "a", "kind": "noop", "result": 1}]
-    forms = [(await sequenced(tasks, within(3), kind))[1].data for kind in ("task_sequence", "pipeline")]
+    forms = [(await sequenced(tasks, call_limits(3), kind))[1].data for kind in ("task_sequence", "pipeline")]
     assert forms == [{"status": "ok", "_prev": 1, "results": {"a": 1}, "ctx": {}}] * 2
 
 
@@ -257,7 +257,7 @@ async def test_timeout_is_the_commands_own_or_the_default_within_the_hard_limit(
     config: dict[str, Any], allowed_s: float
 ) -> None:
     tool, changes = WaitTool(), {"config": {"seconds": 0, **config}, "variables": {"t": 5}}
-    dispatch = dispatch_of(Registry([tool], plugins=False), within(3, hard_s=7), kind="wait", **changes)
+    dispatch = dispatch_of(Registry([tool], plugins=False), call_limits(3, hard_s=7), kind="wait", **changes)
     ready = await dispatch.prepare()
     await dispatch.run(ready)
     assert ready.timeout_s == allowed_s
@@ -281,7 +281,7 @@ async def test_timeout_of_a_task_counts_over_the_default(
     tasks: list[Any] = [{"name": "a", "kind": "wait", "seconds": 0, **given}]
     if is_nested:
         tasks = [{"name": "outer", "kind": "pipeline", "tasks": tasks}]
-    tool, _ = await sequenced(tasks, within(3, hard_s=9))
+    tool, _ = await sequenced(tasks, call_limits(3, hard_s=9))
     assert tool.allowed_s == pytest.approx(allowed_s, abs=0.1)
 
 
@@ -291,7 +291,7 @@ async def test_timeout_of_a_task_counts_over_the_default(
 async def test_task_whose_time_cannot_be_told_is_left_to_its_rules(wrong: dict[str, Any]) -> None:
     policy = {"rules": [{"when": "{{ output.error.kind == 'configuration' }}", "then": {"do": "continue"}}]}
     task = {"name": "a", "kind": "wait", "seconds": 0, "spec": {"policy": policy}, **wrong}
-    _, result = await sequenced([task, {"name": "next", "kind": "noop", "result": "went on"}], within(3))
+    _, result = await sequenced([task, {"name": "next", "kind": "noop", "result": "went on"}], call_limits(3))
     assert (result.status, result.data["_prev"]) == (ToolStatus.SUCCESS, "went on")
 
 
@@ -319,7 +319,7 @@ async def ran(dialect: Dialect, *script: Any, **changes: Any) -> ToolResult:
     """By a tool that comes with the worker."""
     registry = Registry(plugins=False)
     try:
-        return await run(dispatch_of(registry, within(30), *script, dialect=dialect, **changes))
+        return await run(dispatch_of(registry, call_limits(30), *script, dialect=dialect, **changes))
     finally:
         await registry.aclose()
 
@@ -384,7 +384,7 @@ async def test_tool_that_waits_for_other_commands_holds_nothing_of_its_kind() ->
     changes: Any = {"slots": slots, "kind": "parent", "config": {"seconds": 0}}
     slots.take()
     async with slots.kind("parent"):
-        await run(dispatch_of(Registry([ParentTool()], plugins=False), within(60), **changes))
+        await run(dispatch_of(Registry([ParentTool()], plugins=False), call_limits(60), **changes))
     slots.release()
     assert (seen, slots.used) == (["child"], 0)
 
@@ -439,5 +439,5 @@ async def test_kind_that_was_not_used_yet_is_imported_off_the_loop(kind: str, co
     """The library of postgres takes 0.2 s of CPU, in which nothing else of the worker would go on."""
     threads, registry = Threads(), Registry(plugins=False)
     for _ in range(2):
-        await run(dispatch_of(registry, within(5), kind=kind, config=config))
+        await run(dispatch_of(registry, call_limits(5), kind=kind, config=config))
         assert threads.given == len({kind, "noop"}), "once each"

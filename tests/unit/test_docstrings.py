@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple, TypeGuard
 
+import pytest
+
 PACKAGE: Final = Path(__file__).parents[2] / "python"
 SURFACE: Final = (
     "cases",
@@ -38,6 +40,8 @@ RELATION_WORDS: Final = re.findall(
 """,
 )
 """Words that leave the subject of a first sentence to the reader."""
+RELATIONS: Final = re.findall(r"\w+", "after behind beside between by look_into of only others since within")
+"""Words that say neither what a function returns nor what it does."""
 VERBS: Final = re.findall(
     r"\w+",
     """
@@ -193,6 +197,25 @@ def test_docstring_names_each_argument() -> None:
 def test_docstring_names_what_is_raised() -> None:
     raises = {name: raised(one.function) - {*entries(one.text, "Raises")} for name, one in FUNCTIONS.items()}
     assert {name: missing for name, missing in raises.items() if missing} == {}
+
+
+@pytest.mark.parametrize("folder", ["python", "tests", "benches", "docs", "build_backend"])
+def test_no_function_is_named_by_a_relation_alone(folder: str) -> None:
+    found = [
+        f"{file.relative_to(PACKAGE.parent)}:{node.lineno}: {node.name}"
+        for file in sorted((PACKAGE.parent / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, Function) and node.name.strip("_") in RELATIONS
+    ]
+    assert found == [], "a function says what it returns or does"
+
+
+def test_no_rust_function_is_named_by_a_relation_alone() -> None:
+    pattern = re.compile(rf"\bfn (?:{'|'.join(RELATIONS)})\b")
+    files = [file for file in sorted((PACKAGE.parent / "rust").rglob("*.rs")) if "target" not in file.parts]
+    assert files
+    found = [f"{file.name}: {one}" for file in files for one in pattern.findall(file.read_text(encoding="utf-8"))]
+    assert found == [], "a function says what it returns or does"
 
 
 def test_surface_is_what_the_pages_name() -> None:

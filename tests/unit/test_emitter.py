@@ -24,16 +24,16 @@ from unit.reports import OK
 anyio_backend = virtual_time.anyio_backend
 
 
-def begun(at: Plane, ours: Emitter, owner: Any = None, **outside: Any) -> asyncio.Task[None]:
+def begun(at: Plane, ours: Emitter, owner: Any = None, **free_slot: Any) -> asyncio.Task[None]:
     """The telling of an end, by the owner of its claim."""
-    told = CommandEvents(command(at.dialect), at, "w-1", ours, hold_s=5.0, **outside)
+    told = CommandEvents(command(at.dialect), at, "w-1", ours, hold_s=5.0, **free_slot)
     told.start()
     return asyncio.ensure_future(told.finish(OK, owner or Ours()))
 
 
-async def tell(ours: Emitter, script: Any, dialect: Dialect = Dialect.PYTHON, **outside: Any) -> ScriptedTransport:
+async def tell(ours: Emitter, script: Any, dialect: Dialect = Dialect.PYTHON, **free_slot: Any) -> ScriptedTransport:
     at, transport = plane(script, dialect)
-    await begun(at, ours, **outside)
+    await begun(at, ours, **free_slot)
     return transport
 
 
@@ -108,7 +108,7 @@ async def test_set_on_disk_leaves_its_slot_and_one_in_memory_holds_it(tmp_path: 
             free[where].append(slots.free())
             return inner(*request)
 
-        await tell(ours, script, outside=slots.waiting)
+        await tell(ours, script, free_slot=slots.waiting)
         assert slots.free() == 0, "it is back in its slot"
         ours.outbox.close()
     assert free == {"disk": [0, 1, 1], "memory": [0, 0, 0]}
@@ -146,7 +146,7 @@ async def test_late_set_is_on_disk_and_out_of_its_slot_while_its_claim_is_asked(
             await asyncio.Event().wait()
 
     at, transport = plane(accepting(0))
-    telling = begun(at, ours, Uncertain(), outside=slots.waiting)
+    telling = begun(at, ours, Uncertain(), free_slot=slots.waiting)
     await on_disk(ours)
     assert (slots.free(), transport.sent) == (1, [])
     await cut_off(telling, ours)
@@ -165,7 +165,7 @@ async def test_set_whose_requests_are_refused_one_after_the_other_leaves_its_slo
             return answer(425, {})
         return answer(202, {"event_ids": [5]}) if "batch" in path else answer(200, {"event_id": 7})
 
-    await tell(ours, script, Dialect.RUST, outside=slots.waiting)
+    await tell(ours, script, Dialect.RUST, free_slot=slots.waiting)
     assert free == [0, 1, 1, 1, 1, 1]
     assert slots.free() == 0
 

@@ -24,7 +24,7 @@ def test_error_with_a_field_is_given_the_kind_of_its_tool() -> None:
         decode("picky", Picky, {"size": 0}, {"size": 0})
     error = caught.value
     assert (str(error), error.field, error.tool, error.code) == ("picky: give 1 or more", "size", "picky", "small")
-    outer = error.within("outer", field="inner", because="why")
+    outer = error.in_tool("outer", field="inner", because="why")
     assert (str(outer), outer.field) == ("picky: give 1 or more (why)", "inner.size")
 
 

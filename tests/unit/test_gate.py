@@ -179,7 +179,7 @@ async def test_claim_goes_back_to_the_queue_when_its_plane_is_down(trouble: Any)
     assert sent[:DOWN_AFTER] == [True] * DOWN_AFTER
     assert False in sent, "its pauses grow over the time that a claim waits"
     assert len(transport.sent) == sent.count(True)
-    assert at.client.servers.open_share() < 0.2
+    assert at.client.servers.capacity_fraction() < 0.2
 
 
 DUPLICATE = answer(500, {"error": "duplicate key value violates unique constraint", "status": 500})
@@ -228,9 +228,9 @@ def test_plane_in_trouble_does_not_hold_up_the_others() -> None:
     for _ in range(5):
         at.gate.refused(time.monotonic())
     other = at.client.servers.server_at("http://other.test").gate
-    assert at.client.servers.open_share() == 1.0
+    assert at.client.servers.capacity_fraction() == 1.0
     other.refused(time.monotonic())
-    assert at.client.servers.open_share() < 1.0
+    assert at.client.servers.capacity_fraction() < 1.0
 
 
 async def test_claim_waits_at_a_plane_that_is_down_while_no_other_gives_commands() -> None:

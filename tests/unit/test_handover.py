@@ -145,7 +145,7 @@ async def stopped_at(hold: int, dialect: Dialect, *, let_go: bool, **variables: 
     await transport.reached.wait()
     grace_over(whole, progress)
     # A plane that issues commands in this request is cut off by the hard stop alone.
-    asyncio.get_running_loop().call_later(1.0 if let_go else 600.0, transport.go.set if let_go else progress.cut)
+    asyncio.get_running_loop().call_later(1.0 if let_go else 600.0, transport.go.set if let_go else progress.cancel)
     try:
         return await answered(task), transport
     finally:

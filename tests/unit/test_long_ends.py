@@ -74,10 +74,10 @@ def counted(name: str) -> float:
 
 
 def told_by(
-    transport: ScriptedTransport, ours: Emitter, report: Report = OK, **outside: Any
+    transport: ScriptedTransport, ours: Emitter, report: Report = OK, **free_slot: Any
 ) -> tuple[Plane, asyncio.Task[None]]:
     at = Plane(ControlPlaneClient(transport, settings()), URL, Dialect.RUST)
-    events = CommandEvents(command(Dialect.RUST), at, "w-1", ours, hold_s=5.0, **outside)
+    events = CommandEvents(command(Dialect.RUST), at, "w-1", ours, hold_s=5.0, **free_slot)
     events.start()
     return at, asyncio.ensure_future(events.finish(report, Ours()))
 
@@ -105,7 +105,7 @@ async def test_slow_end_leaves_its_slot_on_disk_or_not(is_on_disk: bool, tmp_pat
     ours, transport, freed = emitter(tmp_path if is_on_disk else None), Held(), asyncio.Event()
     slots = Slots(1, on_free=freed.set)
     slots.take()
-    _, telling = told_by(transport, ours, outside=slots.waiting)
+    _, telling = told_by(transport, ours, free_slot=slots.waiting)
     await freed.wait()
     assert slots.free() == 1
     assert rows_on_disk(tmp_path) == (1 if is_on_disk else 0)
@@ -130,7 +130,7 @@ async def test_stop_waits_for_an_end_until_the_hard_stop(is_hard: bool, worker_i
     assert not done
     assert list(whole.services.emitter.issuing.values()) == [True]
     if is_hard:
-        progress.cut()
+        progress.cancel()
     else:
         transport.go.set()
     disposition = await answered(running)

@@ -38,7 +38,7 @@ def pools(**variables: str) -> Pools:
 def cause(of: Pools, named: str | None, subject: str) -> str | None:
     refusal = of.refusal(named, subject)
     assert refusal is None or not refusal.is_passed_over
-    assert refusal is None or (named or subject) not in of.welcome
+    assert refusal is None or (named or subject) not in of.needs_no_check
     return refusal and refusal.cause
 
 
@@ -119,7 +119,7 @@ def test_command_of_the_pool_system_is_run_where_it_is_named_and_else_passed_ove
     variables = {"NATS_FILTER_SUBJECT": filters, "NOETL_WORKER_POOL_SEGMENTS": segments}
     ours = pools(**variables)
     refusal = ours.refusal(named, subject)
-    assert refusal is None or (named or subject) not in ours.welcome
+    assert refusal is None or (named or subject) not in ours.needs_no_check
     assert (refusal is None) == (answer is None)
     assert refusal is None or refusal.is_passed_over == (answer is Answer.ACK)
     assert load_settings(variables).has_system_pool == (answer is None)
@@ -167,7 +167,7 @@ def test_foreign_pool_is_counted_each_time_and_said_once_with_what_to_do() -> No
 
 
 def test_foreign_pool_is_returned_ever_later_and_kept_before_the_stream_forgets_it() -> None:
-    limit_s = acknowledge.MAX_SERVER_ERROR_AGE_S
+    limit_s = acknowledge.OLD_AFTER_S
     young = [acknowledge.foreign_pool("why", n, limit_s - 1) for n in (1, 4, 900)]
     assert {one.kind for one in young} == {DispositionKind.FOREIGN_POOL}
     assert {one.answer for one in young} == {Answer.NAK}
@@ -175,6 +175,6 @@ def test_foreign_pool_is_returned_ever_later_and_kept_before_the_stream_forgets_
     assert acknowledge.MAX_DELAY_S / 10 <= young[2].delay_s <= acknowledge.MAX_DELAY_S
     first = acknowledge.foreign_pool("why", 1, limit_s + 1)
     assert first.answer is Answer.NAK, "its own workers were away: they are given a chance"
-    old = acknowledge.foreign_pool("it is for pool 'a'", acknowledge.MIN_SERVER_ERRORS, limit_s + 1)
+    old = acknowledge.foreign_pool("it is for pool 'a'", acknowledge.MIN_OLD_DELIVERIES, limit_s + 1)
     assert (old.kind, old.answer) == (DispositionKind.POOL_NOT_SERVED, Answer.TERM)
     assert old.reason == "another pool's command: it is for pool 'a'"

@@ -46,7 +46,7 @@ class Asked:
         at, _ = plane(lambda *_: self.said, Dialect.PYTHON)
         self._deliveries = InProgress(ack_wait_s=3600)
         watch = HeartbeatWatch(at.url, Health())
-        self.registration = Registration(at, settings(), "w", watch, on_heartbeat=self._deliveries.note_heartbeat)
+        self.registration = Registration(at, settings(), "w", watch, on_heartbeat=self._deliveries.note_contact)
 
     def is_expired(self, reply: str = "a") -> bool:
         return self._deliveries.is_expired(reply, time.monotonic())

@@ -27,7 +27,7 @@ from noetl_worker.text import json_text
 from noetl_worker.text.secrets import redaction
 from unit.reports import parsed, report_of
 
-RULES = FitRules.of(SecretTexts(), max_bytes=102_400)
+RULES = FitRules.for_secrets(SecretTexts(), max_bytes=102_400)
 
 
 async def test_python_response_is_the_tools_data_and_context_its_plain_values() -> None:
@@ -50,14 +50,14 @@ async def test_output_of_a_success_is_in_the_last_event() -> None:
 
 
 async def test_output_that_the_event_has_no_room_for_is_left_out() -> None:
-    tight = FitRules.of(SecretTexts(), max_bytes=6_000)
+    tight = FitRules.for_secrets(SecretTexts(), max_bytes=6_000)
     report = await report_of(ToolResult.success({"text": "y" * 1_000}, stdout="x" * 8_000), rules=tight)
     assert "output" not in report.notes
 
 
 async def test_output_is_redacted_before_it_is_cut() -> None:
     secret = "s3cr3t-" * 20
-    rules = FitRules.of(SecretTexts((secret,)), max_bytes=102_400)
+    rules = FitRules.for_secrets(SecretTexts((secret,)), max_bytes=102_400)
     report = await report_of(ToolResult.success({}, stdout=secret + "x" * (8_192 - 20)), rules=rules)
     assert "s3cr3t" not in str(report.notes)
 
@@ -69,7 +69,7 @@ async def test_output_begins_with_no_half_of_a_secret(cut_off: int) -> None:
     redaction.remember(lambda: SecretTexts((secret,)))
     printed = secret[cut_off:] + f"\n{secret}" * 527
     lines = printed + "." * (16_384 - len(printed))
-    rules = FitRules.of(SecretTexts((secret,)), max_bytes=102_400)
+    rules = FitRules.for_secrets(SecretTexts((secret,)), max_bytes=102_400)
     report = await report_of(ToolResult.success({}, stdout=secret[:cut_off] + lines), rules=rules)
     output: Any = report.notes["output"]
     begins = output["stdout"].split("\n")[0]

@@ -11,7 +11,7 @@ import pytest
 import virtual_time
 from noetl_worker.models import HeldByOther, NotFound, RetryLater
 from noetl_worker.pipeline.delivery import acknowledge
-from noetl_worker.remote.plane.retry_pace import FROM_DELIVERY, HEALTHY_S, MAX_WAIT_S, RATE_PER_S, RetryPace
+from noetl_worker.remote.plane.retry_pace import FIRST_DELAYED_DELIVERY, HEALTHY_S, MAX_WAIT_S, RATE_PER_S, RetryPace
 
 BROKEN = RetryLater("500", is_server_error=True)
 anyio_backend = virtual_time.anyio_backend
@@ -26,7 +26,7 @@ def after_a_claim() -> RetryPace:
 
 async def test_commands_that_fail_while_others_are_given_share_five_tries_a_second() -> None:
     pace = after_a_claim()
-    waits = [pace.least_wait_s(BROKEN, FROM_DELIVERY) for _ in range(1000)]
+    waits = [pace.least_wait_s(BROKEN, FIRST_DELAYED_DELIVERY) for _ in range(1000)]
     assert waits[0] == pytest.approx(1 / RATE_PER_S)
     for second in range(199):
         due = sum(1 for wait_s in waits if second < wait_s <= second + 1)
@@ -36,7 +36,7 @@ async def test_commands_that_fail_while_others_are_given_share_five_tries_a_seco
 
 async def test_wait_is_bounded() -> None:
     pace = after_a_claim()
-    waits = [pace.least_wait_s(BROKEN, FROM_DELIVERY) for _ in range(5000)]
+    waits = [pace.least_wait_s(BROKEN, FIRST_DELAYED_DELIVERY) for _ in range(5000)]
     assert max(waits) <= MAX_WAIT_S
     beyond = Counter(int(wait_s) for wait_s in waits[int(MAX_WAIT_S * RATE_PER_S) :])
     assert max(beyond.values()) < 3 * sum(beyond.values()) / len(beyond), "those that are too many come spread"
@@ -48,7 +48,7 @@ async def test_plane_that_gives_nothing_to_anybody_is_asked_again_as_before() ->
     assert pace.least_wait_s(BROKEN, 20) == 0.0
 
 
-@pytest.mark.parametrize("delivery", range(1, FROM_DELIVERY))
+@pytest.mark.parametrize("delivery", range(1, FIRST_DELAYED_DELIVERY))
 async def test_first_tries_follow_the_usual_back_off(delivery: int) -> None:
     pace = after_a_claim()
     assert pace.least_wait_s(BROKEN, delivery) == 0.0
@@ -64,7 +64,7 @@ async def test_pause_between_failures_is_not_saved_up() -> None:
     pace = RetryPace()
     for _ in range(2):
         pace.given_at = time.monotonic()
-        assert pace.least_wait_s(BROKEN, FROM_DELIVERY) == pytest.approx(1 / RATE_PER_S)
+        assert pace.least_wait_s(BROKEN, FIRST_DELAYED_DELIVERY) == pytest.approx(1 / RATE_PER_S)
         await asyncio.sleep(60.0)
 
 

@@ -39,7 +39,7 @@ async def test_two_that_have_half_of_what_they_need_both_end() -> None:
     await room.take(120 * MEBIBYTE, first)
     await turns()
     assert not waiting.done()
-    room.give_back(240 * MEBIBYTE, first)
+    room.release(240 * MEBIBYTE, first)
     await waiting
 
 

@@ -13,7 +13,7 @@ from noetl_worker.remote.plane.python.rules import response_field
 from noetl_worker.text import json_text
 from unit.reports import STORED, parsed, report_of, tell
 
-RULES = FitRules.of(SecretTexts(), max_bytes=102_400)
+RULES = FitRules.for_secrets(SecretTexts(), max_bytes=102_400)
 LETTERS = {"ascii": "x", "delete": "\x7f", "cyrillic": "я", "chinese": "中", "astral": "\U0001f600"}
 PLANE = dialects.RULES[Dialect.PYTHON]
 BATCH_BYTES = 2 * 1024 * 1024

@@ -30,8 +30,8 @@ class Commands:
         try:
             with ExitStack() as left:
                 if alone:
-                    await self.slots.enter_alone()
-                    left.callback(self.slots.leave_alone)
+                    await self.slots.start_exclusive()
+                    left.callback(self.slots.end_exclusive)
                 async with self.slots.kind(kind):
                     self.running.append(name)
                     try:

@@ -79,7 +79,7 @@ class InSlot:
 
     async def tell(self, dialect: Dialect = Dialect.PYTHON) -> ScriptedTransport:
         """All is told at the end, and the command back in its slot."""
-        transport = await tell(self._look, dialect, self.emitter, outside=self._slots.waiting)
+        transport = await tell(self._look, dialect, self.emitter, free_slot=self._slots.waiting)
         assert (self.emitter.outbox.is_empty, self._slots.free()) == (True, 0)
         self.emitter.outbox.close()
         return transport
@@ -370,7 +370,7 @@ async def test_failure_of_a_result_that_is_not_stored_is_one_in_the_outbox_too()
     made = await made_set(await report_of(ROWS, Dialect.RUST), Dialect.RUST)
     made.not_stored("refused")
     again = EventSet.unpacked(*made.packed())
-    assert [part.last for part in again.parts] == ["call.error", "command.failed"]
+    assert [part.last for part in again.requests] == ["call.error", "command.failed"]
     assert (again.report.error, again.report.upload) == (made.report.error, None)
 
 
@@ -383,7 +383,7 @@ async def test_store_that_is_away_holds_up_no_claim() -> None:
     at, _ = plane(lambda method, *_: answer(503 if method == "PUT" else 200, {}, retry_after="30"))
     await at.store_result(7, "start", b"1", source_step="start")
     assert (await at.claim(7, "w")).status == 200
-    assert at.client.servers.open_share() == 1.0
+    assert at.client.servers.capacity_fraction() == 1.0
 
 
 @pytest.mark.parametrize("is_stored", [True, False])

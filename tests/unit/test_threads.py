@@ -33,7 +33,7 @@ class Holds:
         self.go.wait()
         return name
 
-    def of(self, threads: Threads, owner: str | None, count: int) -> list[Future[str]]:
+    def submit(self, threads: Threads, owner: str | None, count: int) -> list[Future[str]]:
         return [threads.submit_for(owner, partial(self.call, owner or "-")) for _ in range(count)]
 
 
@@ -54,8 +54,8 @@ async def begun(holds: Holds, count: int) -> None:
 
 async def test_one_owner_has_a_quarter_and_others_go_past_what_it_waits_for() -> None:
     with pool() as (threads, holds):
-        first = holds.of(threads, "a", 12)
-        second = holds.of(threads, "b", 1)
+        first = holds.submit(threads, "a", 12)
+        second = holds.submit(threads, "b", 1)
         await begun(holds, SHARE + 1)
         assert sorted(holds.begun) == ["a", "a", "b"]
         holds.go.set()
@@ -64,17 +64,17 @@ async def test_one_owner_has_a_quarter_and_others_go_past_what_it_waits_for() ->
 
 async def test_worker_itself_may_have_every_thread() -> None:
     with pool() as (threads, holds):
-        holds.of(threads, None, MOST + 1)
+        holds.submit(threads, None, MOST + 1)
         await begun(holds, MOST)
 
 
 async def test_call_that_nobody_waits_for_any_more_counts_until_it_has_ended() -> None:
     with pool() as (threads, holds):
-        left = [asyncio.wrap_future(one) for one in holds.of(threads, "a", SHARE)]
+        left = [asyncio.wrap_future(one) for one in holds.submit(threads, "a", SHARE)]
         await begun(holds, SHARE)
         for one in left:
             one.cancel()
-        [waits] = holds.of(threads, "a", 1)
+        [waits] = holds.submit(threads, "a", 1)
         assert holds.begun == ["a"] * SHARE
         holds.go.set()
         assert waits.result() == "a"
@@ -82,7 +82,7 @@ async def test_call_that_nobody_waits_for_any_more_counts_until_it_has_ended() -
 
 async def test_call_that_is_given_up_before_its_turn_never_runs() -> None:
     with pool() as (threads, holds):
-        *_, late = holds.of(threads, "a", SHARE + 1)
+        *_, late = holds.submit(threads, "a", SHARE + 1)
         assert threads.waiting_s() > 0
         late.cancel()
         assert threads.waiting_s() == 0
@@ -94,14 +94,14 @@ async def test_call_that_is_given_up_before_its_turn_never_runs() -> None:
 async def test_pool_stands_where_more_than_one_owner_has_filled_it() -> None:
     """Not where an owner waits for its own calls."""
     with pool() as (threads, holds):
-        holds.of(threads, "a", MOST)
+        holds.submit(threads, "a", MOST)
         await begun(holds, SHARE)
         assert (threads.waiting_s() > 0, threads.stuck_s()) == (True, 0)
         for owner in "bcd":
-            holds.of(threads, owner, SHARE)
+            holds.submit(threads, owner, SHARE)
         await begun(holds, MOST)
         assert threads.stuck_s() == 0
-        holds.of(threads, "e", 1)
+        holds.submit(threads, "e", 1)
         assert threads.stuck_s() > 0
 
 
@@ -115,7 +115,7 @@ async def test_call_without_a_thread_never_runs_and_holds_nothing(monkeypatch: p
             for _ in range(SHARE):
                 with pytest.raises(RuntimeError, match="can't start new thread"):
                     threads.submit_for("a", partial(holds.call, "refused"))
-        holds.of(threads, "a", SHARE)
+        holds.submit(threads, "a", SHARE)
         await begun(holds, SHARE)
         assert holds.begun == ["a"] * SHARE
 
@@ -124,7 +124,7 @@ async def test_call_without_a_thread_never_runs_and_holds_nothing(monkeypatch: p
 async def test_livez_fails_for_a_standing_pool_of_our_own_work_alone(name: str, code: int) -> None:
     """It names the other one: a new process would have the same resolver."""
     with pool(name) as (threads, holds):
-        holds.of(threads, None, MOST + 1)
+        holds.submit(threads, None, MOST + 1)
         await begun(holds, MOST)
         answered, said = await make_pages(Health(ready=True, stands_after_s=0.0))["/livez"]()
         assert isinstance(said, dict)

@@ -70,4 +70,4 @@ async def test_claim_whose_answer_is_too_large_is_set_aside_at_once(dialect: Dia
     assert isinstance(found, ClaimRefused)
     assert found.reason.endswith(ADVICE)
     assert len(transport.sent) == 1
-    assert at.client.servers.open_share() == 1.0, "the plane is not down"
+    assert at.client.servers.capacity_fraction() == 1.0, "the plane is not down"

@@ -87,7 +87,8 @@ def _answer(status: int, body: JsonValue) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """The outcome of a command that ran locally, with the requests that were not sent."""
+    """The outcome of a command that ran in this process. `withheld` has the requests that would have changed something
+    on the plane, and so were not sent."""
 
     disposition: Disposition
     withheld: tuple[Withheld, ...]

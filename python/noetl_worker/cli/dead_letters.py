@@ -65,7 +65,7 @@ def list_(
 
         entries: list[ShownDeadLetter] = []
         async for kept in store.dead_letters(stream):
-            if (entry := ShownDeadLetter.of(kept)).has(reason):
+            if (entry := ShownDeadLetter.from_message(kept)).has(reason):
                 entries.append(entry)
             if len(entries) == limit:
                 break
@@ -95,7 +95,7 @@ def show(
         if kept is None:
             _say_error(_no_dead_letter(id_, stream))
             return EXIT_NOT_DONE
-        print_entry(ShownDeadLetter.of(kept), as_json=as_json)
+        print_entry(ShownDeadLetter.from_message(kept), as_json=as_json)
         return 0
 
     _with_dead_letters(work, flags)
@@ -159,7 +159,7 @@ def delete(
 
         if not dry_run:
             await store.remove(kept.sequence)
-        shown = ShownDeadLetter.of(kept)
+        shown = ShownDeadLetter.from_message(kept)
         say(f"{kept.sequence} {done}: {shown.reason}")
         return True
 
@@ -186,8 +186,8 @@ async def _for_each(
         ids: sequence numbers of the dead letters in the stream; empty: all dead letters with the reason and the age.
         act: applies the action to one dead letter. Returns False if the action failed.
         done_word: past participle of the action for the output, such as `deleted`.
-        reason: only dead letters of this kind, or with this text in their reason; None: any reason. A text that is no
-            kind, and that no dead letter's reason contains, is an error.
+        reason: only dead letters with this code (one of `REASONS`), or with this text in their reason; None: any
+            reason. A value that is no code, and that no dead letter's reason contains, is an error.
         older_than_s: only dead letters older than this, in seconds; None: any age.
     """
     from noetl_worker.cli.views.dead_letter import REASONS, ShownDeadLetter
@@ -198,7 +198,7 @@ async def _for_each(
             _say_error(_no_dead_letter(number, stream))
             left += 1
             continue
-        shown = ShownDeadLetter.of(kept)
+        shown = ShownDeadLetter.from_message(kept)
         seen[shown.kind] += 1
         if not ids and not shown.has(reason):
             continue

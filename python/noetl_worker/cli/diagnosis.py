@@ -86,7 +86,8 @@ class Diagnosis:
         self._settings, self._most = settings, most
         self._story = Story(command_id, execution_id=execution_id or _execution_in(command_id))
         self._conclusions: dict[str, str] = {}
-        """First conclusion of each source, by the name of the source."""
+        """The conclusion about the command or execution that each source (`plane`, `machine` or `NATS`) gives, by
+        source. `_add_fact` keeps the first conclusion of a source."""
         self._running = "is RUNNING"
         self._infers_completion = self._may_be_passed_over = False
         self._unanswered = ""

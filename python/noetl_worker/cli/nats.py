@@ -53,7 +53,7 @@ def ensure(
     async def work(connection: Connection, settings: Settings) -> int:
         from noetl_worker.cli.views.comparison import ComparisonView
         from noetl_worker.remote.jetstream.consumer import apply, find
-        from noetl_worker.remote.jetstream.passed_over import passed_over
+        from noetl_worker.remote.jetstream.skipped_commands import count_skipped
 
         found, done, left_out = await find(connection.client, settings), [], None
         if first is not None and found.durable_info is not None:
@@ -62,7 +62,7 @@ def ensure(
         if apply_:
             done = await apply(connection.client, found, settings, first)
             before, found = found, await find(connection.client, settings)
-            left_out = await passed_over(connection.client, before, found)
+            left_out = await count_skipped(connection.client, before, found)
         view = ComparisonView(found, settings, done, is_applied=apply_, passed_over=left_out)
         view.print(as_json=as_json)
         return 0 if view.is_fine else EXIT_DIFFERS

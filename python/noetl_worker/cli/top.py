@@ -53,7 +53,7 @@ def top(
     named = [_without_scheme(address) for address in addresses or []]
     is_once = once or as_json or not sys.stdout.isatty()
     try:
-        look = partial(fleet_states, settings) if fleet else partial(_looks, settings, named)
+        look = partial(fleet_states, settings) if fleet else partial(_read_states, settings, named)
         code = event_loop.run(_once(look, as_json=as_json) if is_once else _live(look, every_s))
     except KeyboardInterrupt:
         code = 0
@@ -74,7 +74,7 @@ def _without_scheme(address: str) -> str:
     return bare
 
 
-async def _looks(settings: Settings, named: Sequence[str]) -> list[dict[str, Any]]:
+async def _read_states(settings: Settings, named: Sequence[str]) -> list[dict[str, Any]]:
     """Ask workers for their state, at the addresses in `named`, or else all workers of this machine.
 
     If `named` is empty, workers that have ended are left out, and the debug token is not sent, since another program

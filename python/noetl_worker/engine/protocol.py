@@ -59,7 +59,8 @@ class PendingMatch(Protocol):
 
     @property
     def template(self) -> JsonValue:
-        """The value to render before the search can go on: the condition's left string, or its right JSON value."""
+        """The value to render before the search for a case that holds can go on. The value is the condition's left
+        string, or the condition's right JSON value."""
 
     def resume(self, rendered: bytes) -> CaseMatch | PendingMatch | None:
         """Go on with the paused search, using the rendered value. A pending match may be resumed any number of times.

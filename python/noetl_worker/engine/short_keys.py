@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable
 from typing import Final, TypeVar
 
 _LONGEST: Final = 1_000
-"""Length, in characters, of the longest key that is cached. The value of a longer key is computed each time."""
+"""Length, in characters, of the longest key that a `ByShortKey` cache stores with its value. For a longer key, the
+cache makes the value anew at each access."""
 _Key = TypeVar("_Key", bound=Hashable)
 _Value = TypeVar("_Value")
 

@@ -59,7 +59,7 @@ class FitRules:
     """Size in bytes of the largest result that may be stored. A larger result fails its step."""
 
     @classmethod
-    def of(cls, known: SecretTexts, *, max_bytes: int, most_bytes: int = MAX_RESULT_BYTES) -> FitRules:
+    def for_secrets(cls, known: SecretTexts, *, max_bytes: int, most_bytes: int = MAX_RESULT_BYTES) -> FitRules:
         """Return the rules for the result of one command, whose secrets are `known`.
 
         Args:

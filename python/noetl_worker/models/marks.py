@@ -9,11 +9,12 @@ class Marks(NamedTuple):
     """Flags that tell what the answer to a claim may contain. True means "perhaps", False means "certainly not"."""
 
     templates: bool = True
-    """True if a string in the answer may contain a template: `{{`, `{%` or `{#`."""
+    """True if a string in the plane's answer to the claim may contain a template: `{{`, `{%` or `{#`."""
     references: bool = True
-    """True if the answer may contain a reference to a value in the result store, or to a keychain entry."""
+    """True if the plane's answer to the claim may contain a reference, to the result store or to a keychain entry."""
     secrets: bool = True
-    """True if the answer may contain a key named like a secret, or a URL. A URL may contain a password."""
+    """True if the plane's answer to the claim may contain a key named like a secret, or a URL. A URL may contain a
+    password."""
 
 
 ALL: Final = Marks()

@@ -117,9 +117,9 @@ class Slots:
             if kind is not None:
                 self._running[kind] += 1
 
-    async def enter_alone(self) -> None:
+    async def start_exclusive(self) -> None:
         """Wait, without a slot, until no other command holds a slot. Then let no other command start until
-        `leave_alone`.
+        `end_exclusive`.
 
         A command inside `waiting` may still go on at the same time. It may be the parent playbook that waits for this
         command.
@@ -133,8 +133,8 @@ class Slots:
             self._leave_alone(place)
             raise
 
-    def leave_alone(self) -> None:
-        """End the time in which one command runs alone (`enter_alone`). Other commands may then start again."""
+    def end_exclusive(self) -> None:
+        """End the time in which one command runs alone (`start_exclusive`). Other commands may then start again."""
         self._leave_alone(self._alone[0])
 
     def _leave_alone(self, place: _Waiter) -> None:
@@ -157,12 +157,12 @@ class Slots:
                 self.on_free()
                 await place.admitted
         except asyncio.CancelledError:
-            self._leave(place)
+            self._leave_kind(place)
             raise
         try:
             yield
         finally:
-            self._leave(place)
+            self._leave_kind(place)
 
     def _admit(self) -> None:
         """Let commands that wait for the limit of their tool kind run, in order. A command needs a free slot and room
@@ -179,9 +179,10 @@ class Slots:
             self._running[place.kind] += 1
             place.admitted.set_result(None)
 
-    def _leave(self, place: _Waiter) -> None:
-        """Remove a command from the limit of its tool kind. A command that still waits for this limit gets a slot, even
-        if no slot is free. A command that was counted in this limit keeps its slot."""
+    def _leave_kind(self, place: _Waiter) -> None:
+        """Stop counting a command in the limit of its tool kind, at the end of `kind`. A command that was cancelled
+        while it waited for the limit takes its slot back, even if no slot is free. So a command always has its slot
+        after `kind`, as it had before."""
         if place in self._queue:
             self._queue.remove(place)
             self.used += 1

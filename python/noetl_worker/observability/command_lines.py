@@ -31,9 +31,10 @@ class CommandLines:
         self.read_level()
 
     def read_level(self) -> None:
-        """Read the current log level, which an operator may have changed.
+        """Read the current log level, which an operator may have changed, and set `is_debug` and `is_on` from it.
 
-        The sampler keeps the level, because reading it for each command would cost more than the log line.
+        The next commands use these two attributes, because reading the level for each command would cost more than the
+        log line.
         """
         self.is_debug = level_is_on(logging.DEBUG)
         """True at the log level debug, at which each delivery gets a log line."""

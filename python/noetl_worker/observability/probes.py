@@ -19,8 +19,9 @@ from noetl_worker.process.threads import POOLS, WORK
 BLOCKED_AFTER_S: Final = 5.0
 """Seconds without an iteration of the main loop after which the loop is reported as blocked."""
 STANDS_AFTER_S: Final = 10.0
-"""Seconds that a call waits for a thread before its thread pool is reported on /livez. Only the pool for the worker's
-own work makes /livez fail. The other pools do not, because they wait for a DNS resolver, which no restart repairs."""
+"""Seconds that a call waits for a free thread before its thread pool is listed on /livez. Only the pool for the
+worker's own work makes /livez fail. The other pools do not, because they wait for a DNS resolver, which no restart
+repairs."""
 
 
 @dataclass
@@ -39,7 +40,8 @@ class Health:
     plane_down: str | None = None
     """Fault of the control plane that heartbeats have found, or None. The keepalive thread writes it."""
     stands_after_s: float = STANDS_AFTER_S
-    """Seconds that a call may wait for a thread before the thread pool is reported (see `STANDS_AFTER_S`)."""
+    """Seconds that a call may wait for a free thread before /livez lists its thread pool as waiting. If the pool for
+    the worker's own work ends no call for this time, /livez fails (see `STANDS_AFTER_S`)."""
 
     def set_ready(self, ready: bool, reason: str) -> None:
         self.ready, self.reason = ready, reason

@@ -60,11 +60,17 @@ class RepeatedLines:
     Thread-safe."""
 
     def __init__(self, has_all: Callable[[], bool]) -> None:
-        """Create a processor of log lines. It condenses no repeated lines while `has_all` returns True."""
-        self._has_all = has_all
+        """Create a processor of log lines.
+
+        Args:
+            has_all: returns True while the log is to have every line, as at the level debug. Repeated lines
+                are then not condensed.
+        """
+        self._is_unlimited = has_all
         self._lock = threading.Lock()
         self._causes: dict[tuple[str, str], _Cause] = {}
-        """Causes in the order of their last lines. `flush` writes in this order."""
+        """Causes of repeated log lines, by the name of the log event and the text of the cause. The cause whose last
+        line is oldest comes first, and `flush` writes in this order."""
 
     def __call__(self, logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> Mapping[str, Any]:
         """Return the log line if it is to be written now. If the line also stands for lines that were held back, its
@@ -74,7 +80,7 @@ class RepeatedLines:
             structlog.DropEvent: the line is held back as a repeat.
         """
         event = event_dict["event"]
-        if event not in REPEATED or _COUNT in event_dict or self._has_all():
+        if event not in REPEATED or _COUNT in event_dict or self._is_unlimited():
             return event_dict
         with self._lock:
             key = (event, _read_cause(event_dict))
@@ -89,8 +95,8 @@ class RepeatedLines:
         return event_dict if said["failures"] == 1 else {**event_dict, _COUNT: said["failures"]}
 
     def flush(self, *, at_once: bool = False) -> None:
-        """Write the last held-back line of each cause about which no line was written for a minute. With `at_once`,
-        write the held-back line of every cause."""
+        """Write the last held-back log line of each cause, such as an error that repeats. Skip a cause about which a
+        line was written in the last minute. With `at_once`, skip no cause."""
         due: list[tuple[_Cause, int]] = []
         with self._lock:
             for key, cause in list(self._causes.items()):

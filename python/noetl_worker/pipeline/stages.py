@@ -60,8 +60,8 @@ class Progress:
     """The delivery, or None for a command that came in no message (authoring/local_run.py)."""
     stage: Stage = Stage.RECEIVING
     is_stopping: bool = False
-    is_cut: bool = False
-    """True from `cut` until `absorb`: the task was cancelled, and the cancellation is not handled yet."""
+    is_cancelled: bool = False
+    """True from `cancel` until `absorb`: the task was cancelled, and the cancellation is not handled yet."""
     task: asyncio.Task[Any] | None = None
     """The only task that works on the delivery."""
     notification: Envelope | None = None
@@ -85,7 +85,8 @@ class Progress:
     _is_issuing: Callable[[], bool] | None = field(default=None, init=False)
 
     def log_ids(self) -> dict[str, object]:
-        """Return the ids known so far. Operators search the log for these ids."""
+        """Return the log fields that identify the delivery's command, as far as known: its ids, step and tool kind.
+        Operators search the log for these ids."""
         known = self.command or self.notification
         return known.log_ids() if known is not None else {}
 
@@ -119,7 +120,8 @@ class Progress:
 
         Args:
             interrupt: stops the tool that runs in this stage.
-            is_issuing: returns True while the plane issues the next commands in our request.
+            is_issuing: returns True while the Rust plane processes the request with the command's last event. In this
+                request the plane issues the next commands, so the request should not be cancelled.
         """
         self.stage, self._interrupt, self._is_issuing = stage, interrupt, is_issuing
         if self.is_stopping:
@@ -134,22 +136,22 @@ class Progress:
             self.is_stopping = True
             self._act()
 
-    def cut(self) -> None:
+    def cancel(self) -> None:
         """Cancel the delivery's task, unless it is answering JetStream: a half-sent answer would cause a redelivery."""
         if self.task is not None and self.stage is not Stage.ANSWERING:
-            self.is_cut = True
+            self.is_cancelled = True
             self.task.cancel()
 
     def absorb(self, stop: BaseException) -> None:
-        """Clear a cancellation that `cut` requested, so that the task goes on. Raise any other cancellation again.
+        """Clear a cancellation that `cancel` requested, so that the task goes on. Raise any other cancellation again.
 
         Args:
             stop: the exception that ended the stage. An exception that is no cancellation is ignored.
         """
         if isinstance(stop, asyncio.CancelledError):
-            if not self.is_cut:
+            if not self.is_cancelled:
                 raise stop
-            self.is_cut = False
+            self.is_cancelled = False
             uncancel = getattr(self.task, "uncancel", None)  # since Python 3.11
             if uncancel is not None:
                 uncancel()
@@ -157,19 +159,19 @@ class Progress:
     def _act(self) -> None:
         stage = self.stage
         if stage is Stage.PREPARING or stage is Stage.WAITING:
-            self.cut()
+            self.cancel()
         elif stage is Stage.RUNNING and self._interrupt is not None:
             self._interrupt()
         elif stage is Stage.CLAIMING:
-            asyncio.get_running_loop().call_later(stopping.CLAIM_S, self._cut_if_still, stage)
+            asyncio.get_running_loop().call_later(stopping.CLAIM_S, self._cancel_if_still_in, stage)
         elif stage is Stage.REPORTING:
-            asyncio.get_running_loop().call_later(stopping.REPORT_S, self._cut_if_still, stage)
+            asyncio.get_running_loop().call_later(stopping.REPORT_S, self._cancel_if_still_in, stage)
 
-    def _cut_if_still(self, stage: Stage) -> None:
+    def _cancel_if_still_in(self, stage: Stage) -> None:
         if self.stage is not stage:
             return
         # A cut request would lose the commands that the plane is issuing in it (protocol/events.md#rust-plane).
         if self._is_issuing is not None and self._is_issuing():
-            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._cut_if_still, stage)
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._cancel_if_still_in, stage)
         else:
-            self.cut()
+            self.cancel()

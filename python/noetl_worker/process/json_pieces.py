@@ -20,7 +20,8 @@ __all__ = ["loads_in_pieces"]
 _WINDOW: Final = 1 << 16
 """Size of one piece, in bytes."""
 _MOST_NESTED: Final = 32
-"""Largest number of nested levels of arrays and objects that are larger than one piece."""
+"""Largest depth to which arrays and objects that do not fit into one piece may be nested. A text with a greater depth
+is refused."""
 _SPACE: Final = re.compile(rb"[ \t\n\r]*")
 _WORD: Final = re.compile(rb"[^ \t\n\r,\]}]*")
 _TEXT: Final = re.compile(rb'(?:[^"\\]+|\\u[dD][89abAB]..\\u....|\\u(?![dD][89abAB])....|\\[^u])*', re.DOTALL)

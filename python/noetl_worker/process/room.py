@@ -28,7 +28,7 @@ for memory that a large answer has taken."""
 
 class Room:
     """The memory budget, as a number of bytes for each owner. An owner is, for example, a running tool. `take` runs on
-    an event loop; any thread may call `give_back`."""
+    an event loop; any thread may call `release`."""
 
     def __init__(self) -> None:
         self._shares: dict[weakref.ref[object], int] = {}
@@ -40,9 +40,9 @@ class Room:
         return sum(self._shares.copy().values())
 
     async def take(self, size: int, owner: object) -> None:
-        """Add `size` bytes to the memory of `owner`. Wait while the budget is used up.
+        """Take `size` bytes from the memory budget for `owner`. Wait while the budget is used up.
 
-        The memory goes back to the budget when `give_back` is called, or when `owner` is deleted.
+        The memory goes back to the budget when `release` is called, or when `owner` is deleted.
 
         Args:
             size: number of bytes, exact or estimated.
@@ -66,8 +66,8 @@ class Room:
                 self._waiting.pop(changed, None)
         self._shares[key] = self._shares.get(key, 0) + size
 
-    def give_back(self, size: int, owner: object) -> None:
-        """Remove `size` bytes from the memory of `owner`. Wake commands that wait for the budget."""
+    def release(self, size: int, owner: object) -> None:
+        """Give back to the memory budget `size` bytes that `owner` took. Wake commands that wait for memory."""
         key = weakref.ref(owner)
         if size and (share := self._shares.get(key, 0)):
             self._shares[key] = share - size

@@ -27,7 +27,8 @@ VARIABLE: Final = "NOETL_WORKER_SEALED_ENVIRONMENT"
 """Environment variable with the file descriptor from which the restarted process reads its other variables. `take`
 removes this variable."""
 _MORE: Final = "NOETL_WORKER_ENVIRONMENT_KEPT"
-"""Setting with the names of further variables that stay in the environment block."""
+"""Name of the setting that lists more variables to keep in the environment block, besides those that the interpreter
+needs. The block is readable in /proc/PID/environ; the worker keeps all other variables only in its memory."""
 _VISIBLE: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV"})
 _VISIBLE_PREFIXES: Final = ("LC_", "LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES", "COVERAGE_")
 """Prefixes of variables that stay in the environment block, because the loader, the C library and the interpreter read

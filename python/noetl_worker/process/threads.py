@@ -116,7 +116,7 @@ class Threads(ThreadPoolExecutor):
         """Return for how many seconds the longest-waiting call has waited. A call waits for a
         free thread, or until another call of the same owner (such as an execution) has ended."""
         with self._lock:
-            return self._since(call.since_s for call in self._waiting if not call.future.cancelled())
+            return self._age_s(call.since_s for call in self._waiting if not call.future.cancelled())
 
     def stuck_s(self) -> float:
         """Return for how many seconds this pool has been stuck, or 0. In a stuck pool all threads are busy, a call
@@ -125,10 +125,10 @@ class Threads(ThreadPoolExecutor):
             if len(self._running) < self._most:
                 return 0.0
             waiting = filter(self._has_share, self._waiting)
-            return self._since(max(call.since_s, self._ended_s) for call in waiting if not call.future.cancelled())
+            return self._age_s(max(call.since_s, self._ended_s) for call in waiting if not call.future.cancelled())
 
     @staticmethod
-    def _since(times_s: Iterable[float]) -> float:
+    def _age_s(times_s: Iterable[float]) -> float:
         now = time.monotonic()
         return now - min(times_s, default=now)
 

@@ -39,8 +39,8 @@ _DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"0" * 9)
 """Table that replaces each digit by `0`. `loads_exact` then finds a long number by a search for zeros (0.8 ms a MB). A
 regular expression would take ten times as long."""
 _EMBEDDED_DEPTH: Final = 8
-"""Largest depth at which `dumps` looks for embedded JSON (see `embed`). Only the worker's own events embed JSON. Deeper
-embedded JSON is parsed and written again, which is slower."""
+"""Largest depth at which `dumps` without orjson looks for values that are ready JSON text (made by `embed`), and copies
+this text unchanged. At a greater depth the text is parsed and written again, which is slower."""
 _ESCAPE_CHARS: Final = 6
 """Length of an escaped UTF-16 code unit, in characters: `\\u` and four digits."""
 _MEMORY_OF: Final = {b"[": 250, b"{": 250, b":": 100, b",": 32, b'"': 28}
@@ -54,8 +54,8 @@ _MOST_GROWTH: Final = 95
 """Largest number of bytes of memory for each byte of JSON, for the JSON and its values together. The worst JSON is
 `[],` repeated."""
 _SHORT: Final = _AT_ONCE // _MOST_GROWTH
-"""Largest number of bytes of JSON that is parsed without an estimate of its memory. Even if each byte of JSON takes
-`_MOST_GROWTH` bytes of memory, one call of the parser may parse such JSON (`_AT_ONCE`)."""
+"""Largest number of bytes of JSON that is parsed without an estimate of its memory. Even at `_MOST_GROWTH` bytes of
+memory for each byte, such JSON stays within `_AT_ONCE`, the memory that one call of the parser may take."""
 _LOOKED_AT: Final = 1 << 18
 """Bytes of JSON in one step of the memory estimate. Other threads may run between two steps."""
 _BEYOND_ASCII: Final = bytes(range(0x80, 0x100))
@@ -135,7 +135,7 @@ def memory_of(data: bytes | str) -> int:
     size = len(raw)
     if size * _MOST_GROWTH <= _AT_ONCE:
         return size * _MOST_GROWTH
-    size += sum(map(_memory_of_signs, _parts(raw)))
+    size += sum(map(_memory_of_signs, _pieces(raw)))
     if size > _AT_ONCE:  # signs within texts may have been counted too: count again without them
         size = len(raw) + _memory_of_values(raw)
     if size > MOST_OF_ONE:
@@ -160,7 +160,7 @@ def _loads_with_digits(data: bytes | str) -> JsonValue:
     return _loads_exactly(raw, exact_decoder) if is_long else _loads(raw)
 
 
-def _parts(data: bytes) -> Iterator[bytes]:
+def _pieces(data: bytes) -> Iterator[bytes]:
     """Yield JSON in pieces of `_LOOKED_AT` bytes, and let other threads run between two pieces.
 
     A backslash and the character that it escapes are never in different pieces.
@@ -181,7 +181,7 @@ def _memory_of_signs(data: bytes) -> int:
 def _memory_of_values(raw: bytes) -> int:
     """Return the approximate memory of the values in JSON. A character such as `[` counts only outside strings."""
     size, is_text = 0, 0
-    for piece in _parts(raw):
+    for piece in _pieces(raw):
         parts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
         size += _memory_of_signs(b"".join(parts[is_text::2])) + _MEMORY_OF[b'"'] * (len(parts) - 1)
         is_text ^= 1 - len(parts) % 2
@@ -286,7 +286,8 @@ def _has_embedded(value: Any, depth: int) -> bool:
 
 
 def _dump_embedded(value: Any, depth: int) -> bytes:
-    """Return a value as JSON by the standard library. JSON embedded in the first `depth` levels is inserted as is."""
+    """Return a value as JSON by the standard library. Ready JSON text (made by `embed`) in the first `depth` levels is
+    copied unchanged."""
     if type(value) in TEXTS:
         return _embedded_bytes(value)
     if depth and isinstance(value, dict) and _has_embedded(value, depth):

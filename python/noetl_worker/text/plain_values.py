@@ -22,8 +22,8 @@ MAX_DEPTH = 254
 by a text."""
 _HALF_OF_PAIR = re.compile("[\ud800-\udfff]")
 TEXTS: dict[type, Callable[[Any], Any]] = {}
-"""Functions, by type of their argument, that parse the JSON in an object that wraps JSON text. `json_text.py` adds the
-type that its function `embed` returns."""
+"""Table of types whose objects wrap JSON text. For each type, the table has the function that parses the text in such
+an object. `json_text.py` adds the type of the objects that its function `embed` makes."""
 
 
 def plain(value: Any, above: tuple[int, ...] = ()) -> Any:

@@ -31,7 +31,7 @@ async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, conte
     try:
         one = auth if isinstance(auth, str) else _single(auth)
     except ConfigurationError as error:
-        raise error.within(kind) from None
+        raise error.in_tool(kind) from None
     return await merged_data(one, context)
 
 

@@ -112,7 +112,8 @@ def _entries(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _alias(name: str, entry: Any) -> tuple[str | None, str]:
-    """Return the alias of the credential to fetch (None if the entry has the values itself), and the service's name.
+    """Return the alias of the credential to fetch, and the name of the credential's service (such as `postgres`). The
+    alias is None if the entry has the credential's values itself. The name is empty if the entry has none.
 
     `key` is an alias even if `source: credential` is missing, because NoETL's example playbooks omit `source`. So an
     entry that has the values itself cannot have a value named `key`.

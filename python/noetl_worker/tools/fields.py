@@ -74,8 +74,9 @@ def canonical(
 ) -> tuple[dict[str, JsonValue], list[str]]:
     """Return the fields of `raw` under the field names of the config model, and the unknown names in `raw`.
 
-    A null counts as absent (the Python plane sends `spec: null, output: null`). `input` and `args` are merged; a value
-    in `input` replaces a value in `args`. Two different values for any other field are an error.
+    `raw` may have other spellings of a field's name; `own_spellings` maps the tool's own spellings to the fields. A
+    field that has two spellings in `raw`, with different values, is an error. Only `input` and `args` are merged; a
+    value in `input` replaces a value in `args`. A null counts as absent (the Python plane sends `spec: null`).
     """
     own = field_names(model)
     spellings = field_spellings(model, own_spellings)
@@ -265,7 +266,7 @@ def decode(
     except InvalidFieldValue as error:
         raise _wrong_type(kind, error.field_name, hints.get(error.field_name), error.field_value) from None
     except ConfigurationError as error:  # from the model's own __post_init__, like the errors below
-        raise error.within(kind) if error.field else error from error.__cause__
+        raise error.in_tool(kind) if error.field else error from error.__cause__
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{kind}: {error}") from error
 
@@ -387,7 +388,7 @@ def with_misspelt(error: ConfigurationError, warnings: Sequence[ConfigurationErr
     """Return the error, with the warnings about misspelt fields added to its text: a misspelt field is often the
     cause."""
     misspelt = "; ".join(str(warning) for warning in warnings if warning.suggestion)
-    return error.within("", because=misspelt) if misspelt else error
+    return error.in_tool("", because=misspelt) if misspelt else error
 
 
 def unknown_field(kind: str, name: str, known: Iterable[str]) -> ConfigurationError:

@@ -47,13 +47,13 @@ class ConfigPlace(NamedTuple):
         return ConfigurationError(f"{self.where}{problem}", field=path, tool=self.tool, **more)
 
     def part(self, name: str) -> ConfigPlace:
-        """Return the position of the field `name` inside this position. The name is added to the path and to the error
-        texts: `retry.on_error`."""
+        """Return the position of the field `name` in this part of the config. The name is added to the path (`field`)
+        and to the text in errors (`where`), as in `retry.on_error`."""
         return self._replace(where=f"{self.where}.{name}", field=f"{self.field}.{name}")
 
-    def unnamed_part(self, name: str) -> ConfigPlace:
-        """Return the position of the field `name` inside this position. The name is added only to the path; error texts
-        keep the text of this position."""
+    def part_under_same_text(self, name: str) -> ConfigPlace:
+        """Return the position of the field `name` in this part of the config. The name is added to the path (`field`)
+        but not to the text in errors (`where`), so errors still name this part."""
         return self._replace(field=f"{self.field}.{name}")
 
 
@@ -218,13 +218,14 @@ def _parse_rule(where: ConfigPlace, rule: JsonValue) -> PolicyRule:
     _refuse_removed(where, rule)
     if "when" in rule:
         return PolicyRule(
-            parse_condition(where, "when", rule["when"]), _parse_action(where.unnamed_part("then"), rule.get("then"))
+            parse_condition(where, "when", rule["when"]),
+            _parse_action(where.part_under_same_text("then"), rule.get("then")),
         )
     if "else" in rule:
-        return PolicyRule(True, _parse_action(where.unnamed_part("else.then"), _then_of_else(rule["else"])))
+        return PolicyRule(True, _parse_action(where.part_under_same_text("else.then"), _then_of_else(rule["else"])))
     if "then" not in rule:
         raise where.wrong(" has neither 'when' nor 'else'")
-    return PolicyRule(True, _parse_action(where.unnamed_part("then"), rule["then"]), is_bare=True)
+    return PolicyRule(True, _parse_action(where.part_under_same_text("then"), rule["then"]), is_bare=True)
 
 
 def _then_of_else(otherwise: JsonValue) -> JsonValue:
@@ -320,7 +321,7 @@ def unknown_words(label: str, policy: JsonValue) -> list[ConfigurationError]:
             problem = ": 'else' has no 'then': the default action is used; write else: {then: {do: ...}}"
             found.append(where.wrong(problem, "else", reason="ignored"))
         for part, action in (("then", rule.get("then")), ("else.then", _then_of_else(rule.get("else")))):
-            place = where.unnamed_part(part)
+            place = where.part_under_same_text(part)
             found += _unknown(place, action, _ACTION_WORDS) + _replaced(place, action)
     return found
 

@@ -106,9 +106,8 @@ class PreparedTool:
         raise ConfigurationError(f"{self.kind}: run() gave {type(result).__name__}, a ToolResult is needed")
 
     async def run_in_time(self) -> ToolResult:
-        """Run the call inside another tool. Interrupt the call if it runs longer than its timeout and a grace period.
-
-        The result of an interrupted call is a timeout, or the partial output that the tool still returns.
+        """Run a call that another tool makes. Interrupt the call if it runs longer than its own timeout plus a grace
+        period. An interrupted call gives a timeout, or the partial output that its tool still returns.
         """
         if self.timeout_s is None or self.is_inline:
             return await self.run()
@@ -118,8 +117,8 @@ class PreparedTool:
 
 
 class _InnerStop(Stop):
-    """The reason to stop one call inside a command. A stop of the command stops the call too. The call's own timeout
-    stops only the call."""
+    """The request to stop one call that a command's tool makes to another tool. A request to stop the command stops
+    this call too. The call's own timeout stops only this call."""
 
     def __init__(self, outer: Stop) -> None:
         super().__init__()

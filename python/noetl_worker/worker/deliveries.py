@@ -45,8 +45,8 @@ class Deliveries:
 
         Args:
             drain_timeout_s: seconds for which a drain lets commands run.
-            emitter: reports outcomes to the plane. It lists the reports that the plane has not answered yet, because
-                the plane may be issuing the next commands before it answers.
+            emitter: reports outcomes to the plane. A drain does not cut off an unanswered report, because the plane may
+                be issuing the next commands before it answers. `emitter.issuing` lists these reports.
             batches: the event batches whose processing by the plane a drain waits for.
             lines: decides which log lines are written for a command.
         """
@@ -113,13 +113,14 @@ class Deliveries:
         is_cut_off = self._stopping.is_hard or bool(self._issuing())
         self._stopping.reach(StopLevel.HARD)
         for progress in list(self.tasks.values()):
-            progress.cut()
+            progress.cancel()
         await self._wait_for_commands(CANCEL_TIMEOUT_S)
         return bool(tasks) and (is_cut_off or len(tasks) > sum(issuing))
 
     async def _wait_for_commands(self, most_s: float, *, or_issuing: bool = False) -> None:
-        """Wait until no command runs, at most `most_s` seconds. With `or_issuing`, return also if each running
-        command waits for a request in which the plane issues commands."""
+        """Wait until no command runs, but at most `most_s` seconds. With `or_issuing`, return also if each running
+        command only waits for the plane's answer to its report. The plane may issue the next commands before it answers
+        a report, so such a command must not be cut off."""
         deadline = time.monotonic() + most_s
         while (left_s := deadline - time.monotonic()) > 0 and (running := self.running()):
             if or_issuing and len(running) <= sum(self._issuing()):

@@ -265,7 +265,7 @@ class Worker:
     # ── the states of the worker ──
 
     def _ceiling(self) -> int:
-        share = min(self._servers.open_share(), self._machine.open_share())
+        share = min(self._servers.capacity_fraction(), self._machine.capacity_fraction())
         return math.ceil(self.settings.max_concurrent * share)
 
     def _pulled_at(self) -> float:

@@ -26,7 +26,7 @@ pub struct Class {
 }
 
 impl Class {
-    const fn of(module: &'static str) -> Self {
+    const fn new(module: &'static str) -> Self {
         Self { module, cell: PyOnceLock::new() }
     }
 
@@ -41,9 +41,9 @@ impl Class {
     }
 }
 
-static ENVELOPE: Class = Class::of("noetl_worker.models");
-pub static FITTED_RESULT: Class = Class::of("noetl_worker.models");
-pub static CASE_MATCH: Class = Class::of("noetl_worker.engine.protocol");
+static ENVELOPE: Class = Class::new("noetl_worker.models");
+pub static FITTED_RESULT: Class = Class::new("noetl_worker.models");
+pub static CASE_MATCH: Class = Class::new("noetl_worker.engine.protocol");
 
 /// Make a NamedTuple from its fields without its `__new__`, a Python call that takes a third of the whole decode.
 pub fn named_tuple<'py>(

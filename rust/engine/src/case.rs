@@ -312,7 +312,13 @@ impl CaseTable {
         holds(parsed.op, left, right, parsed.pattern.as_ref()).map_err(|error| error.at(case, condition))
     }
 
-    fn after(&self, scope: &Scope<'_>, case: usize, condition: usize, did_hold: bool) -> Result<Step, EngineError> {
+    fn next_step(
+        &self,
+        scope: &Scope<'_>,
+        case: usize,
+        condition: usize,
+        did_hold: bool,
+    ) -> Result<Step, EngineError> {
         if did_hold {
             match self.conditions_from(scope, case, condition + 1)? {
                 Step::No => {}
@@ -401,7 +407,7 @@ impl Pending {
             }
             Side::Right => self.table.holds(&self.scope, case, condition, &self.left, Some(rendered.root()))?,
         };
-        Ok(match self.table.after(&self.scope, case, condition, did_hold)? {
+        Ok(match self.table.next_step(&self.scope, case, condition, did_hold)? {
             Step::No => Outcome::Nothing,
             Step::Match(case) => Outcome::Match(case),
             Step::Needs { case, condition, side, left } => self.pending(case, condition, side, left),

@@ -132,13 +132,13 @@ impl<'s> Secrets<'s> {
             vec![]
         };
         let heads: Vec<u32> = entries.iter().map(|entry| head(entry.text.as_bytes())).collect();
-        let filter = Filter::of(&heads);
+        let filter = Filter::new(&heads);
         let shortest = entries.iter().map(|entry| entry.text.len()).min().unwrap_or(HEAD);
         let width = (shortest / 2).clamp(HEAD, WIDEST);
         let stride = STRIDE.min(shortest - width + 1);
         let pieces_at = |at| entries.iter().map(move |entry| piece_key(&entry.text.as_bytes()[at..at + width]));
         let all: Vec<u32> = (0..stride).flat_map(pieces_at).collect();
-        let (pieces, are_plain) = (Filter::of(&all), OnceCell::new());
+        let (pieces, are_plain) = (Filter::new(&all), OnceCell::new());
         Some(Self { entries, heads, long, numbers, finders, stride, width, pieces, filter, are_plain })
     }
 
@@ -373,7 +373,7 @@ struct Filter {
 }
 
 impl Filter {
-    fn of(heads: &[u32]) -> Self {
+    fn new(heads: &[u32]) -> Self {
         let size = (heads.len() * 32).next_power_of_two().clamp(1 << 12, 1 << 24);
         let mut filter = Self { bits: vec![0; size / 64], shift: 32 - size.ilog2() };
         for head in heads {

@@ -8,7 +8,7 @@ differs-from-upstream:
 
 | what | the real plane | here |
 |---|---|---|
-| success of one step alone, or last step a list (Python) | no last event, status guessed | no last event, COMPLETED |
+| success of one step, or with a list of tasks last (Python) | no end event, status inferred | no end event, COMPLETED |
 | templates | each plane's own engine | ours, with each plane's rules (`rendering`) |
 | `call.done`, then `command.completed`, unbatched (Python v4.0.0) | steps run, execution never ends | execution ends |
 | a parallel loop with a failed item (Python) | stays open, with `failed: true` | ends FAILED after its last item |

@@ -63,8 +63,8 @@ class LoggedEvent:
     by_batch: bool = False
     parent_event_id: int | None = None
     response: JsonValue = None
-    """The result that a worker sent for the templates of later steps (Python plane). Listeners get this result, but the
-    database does not store it."""
+    """The result that a worker sent for the templates of later steps (Python plane). Functions that were
+    passed to `EventLog.listen` get this result, but the event log's database does not store it."""
 
     @property
     def result_context(self) -> dict[str, JsonValue]:

@@ -15,7 +15,7 @@ def excerpt(value: JsonValue, limit: int = EXCERPT) -> str:
     """Return a value as one line of JSON, cut to `limit` characters; "" for None and {}."""
     if value is None or value == {}:
         return ""
-    return cut(dumps(value).decode(errors="replace"), limit)
+    return shorten(dumps(value).decode(errors="replace"), limit)
 
 
 def summary(value: JsonValue, limit: int = EXCERPT) -> str:
@@ -27,13 +27,13 @@ def summary(value: JsonValue, limit: int = EXCERPT) -> str:
     if not isinstance(value, dict):
         return excerpt(value, limit)
     if ("exit_code" in value or "returncode" in value) and isinstance(printed := value.get("stdout"), str):
-        return cut(one_line(printed.strip() or str(value.get("stderr") or "").strip()), limit)
+        return shorten(one_line(printed.strip() or str(value.get("stderr") or "").strip()), limit)
     if "status_code" in value:
         answer = excerpt(value["data"], limit) if value.get("data") else ""
-        return cut(f"{value['status_code']} {answer}".rstrip(), limit)
+        return shorten(f"{value['status_code']} {answer}".rstrip(), limit)
     if "row_count" in value and "rows" in value:
         count = value["row_count"] if value.get("columns") else value.get("affected_rows")
-        return cut(f"{count} rows {excerpt(value['rows'], limit) if value['rows'] else ''}".rstrip(), limit)
+        return shorten(f"{count} rows {excerpt(value['rows'], limit) if value['rows'] else ''}".rstrip(), limit)
     if "_prev" in value and "results" in value:
         return summary(value["_prev"], limit)
     return excerpt(value, limit)
@@ -44,7 +44,7 @@ def one_line(text: str) -> str:
     return dumps(text).decode(errors="replace")[1:-1].replace('\\"', '"')
 
 
-def cut(text: str, limit: int) -> str:
+def shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -93,7 +93,7 @@ class _Doorkeeper:
 
     def _is_allowed(self, scope: Scope) -> bool:
         given, ours = scope["path"][: len(self._prefix) + 1], f"{self._prefix}/"
-        if not self._addresses.has_sent(scope) or not hmac.compare_digest(given.encode(), ours.encode()):
+        if not self._addresses.accepts(scope) or not hmac.compare_digest(given.encode(), ours.encode()):
             return False
         return scope["method"] in ("GET", "HEAD") or any(name == b"origin" for name, _ in scope["headers"])
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from noetl_worker.authoring.dev.database import moment
 from noetl_worker.authoring.dev.event_log import LoggedEvent
-from noetl_worker.authoring.dev.excerpts import cut, duration, one_line, printable, summary
+from noetl_worker.authoring.dev.excerpts import duration, one_line, printable, shorten, summary
 from noetl_worker.authoring.dev.failures import About, Failure, failure_lines
 from noetl_worker.authoring.dev.orchestration.execution import Execution, Position
 from noetl_worker.authoring.run_page.tasks import passed_failure
@@ -246,7 +246,7 @@ class LineView(View):
 
     def _in_rows(self, line: str) -> str:
         """Shorten a line for a terminal to `_MOST_ROWS` terminal lines. Lines for a pipe or a file stay whole."""
-        return cut(line, _MOST_ROWS * self._console.width) if self._console.is_terminal else line
+        return shorten(line, _MOST_ROWS * self._console.width) if self._console.is_terminal else line
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -28,7 +28,7 @@ from noetl_worker.authoring.dev.places import FilePlaces, places_in
 from noetl_worker.authoring.dev.plane import DevControlPlane
 from noetl_worker.authoring.dev.positions import read_text
 from noetl_worker.authoring.dev.settings import PlaneSettings
-from noetl_worker.authoring.dev.stored_runs.rows import stored_rows
+from noetl_worker.authoring.dev.stored_runs.rows import rows_to_store
 from noetl_worker.authoring.dev.stored_runs.runs import StoredRuns
 from noetl_worker.authoring.dev.watch import playbooks_in_folder
 from noetl_worker.authoring.outline import kinds_in, step_parts
@@ -178,7 +178,7 @@ def _kept(plane: DevControlPlane, known: Sequence[LocalCredential]) -> Iterator[
         for execution in plane.executions.all():
             if execution.parent_execution_id is None:
                 try:
-                    if not StoredRuns().store(execution.execution_id, stored_rows(plane, execution, data)):
+                    if not StoredRuns().store(execution.execution_id, rows_to_store(plane, execution, data)):
                         _warn(execution, "the run is larger than the space for all stored runs; use smaller data")
                 except (NoetlWorkerError, OSError, sqlite3.Error) as error:
                     _warn(execution, str(error))

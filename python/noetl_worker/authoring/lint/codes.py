@@ -28,7 +28,8 @@ class Code:
     plane: str = ""
     """Name of the plane, for a mistake that concerns only one plane; "" for both planes. See also `fails`."""
     fails: bool = False
-    """True for a mistake that is an error, not a warning, when only the plane `plane` is checked."""
+    """True if a mistake that concerns one plane (see `plane`) is an error when the playbook is checked for this plane
+    alone. Such a mistake is a warning in all other cases."""
     is_refusal: bool = False
     """True if the mistake's message is the error text of a plane that refuses the playbook. If both planes refuse the
     playbook, the mistake is an error."""

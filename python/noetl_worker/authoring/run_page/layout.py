@@ -125,11 +125,14 @@ def _across(layers: list[list[Node]], neighbours: Neighbours, lines: Neighbours)
 def _spread(
     layer: Sequence[Node], wanted: Mapping[Node, float], across: dict[Node, float], first: Sequence[Node]
 ) -> None:
-    """Store in `across` the position of each node of the rank `layer`: near its wanted position, at least 1 apart.
+    """Set the offset of each node in one rank of the graph: near the wanted offset, and at least 1 from the next node.
 
     Args:
-        first: nodes that matter most. The whole rank is shifted so that the mean offset of these nodes from their
-            wanted positions is 0.
+        layer: the nodes of the rank, sorted by their wanted offsets.
+        wanted: the wanted offset of each node.
+        across: mapping in which the new offset of each node is stored.
+        first: nodes that matter most. The whole rank is shifted so that these nodes have, on average, their wanted
+            offsets.
     """
     at = float("-inf")
     for node in layer:

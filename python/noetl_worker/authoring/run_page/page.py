@@ -133,7 +133,7 @@ def _execution(run: ExecutionRun, values: ShownValues, written: float) -> dict[s
             "parent": visible(run.parent),
             "error": values.text(run.error),
             "begin": round(begin * 1000),
-            "end": _since(begin, run.ended),
+            "end": _offset_ms(begin, run.ended),
             "written": round(written * 1000),
             "by": __version__,
             "workload": values.value(run.workload),
@@ -177,10 +177,10 @@ def _command(command: RunCommand, numbers: Mapping[str, int], begin: float, valu
         "kind": visible(command.kind),
         "id": visible(command.command_id),
         "event": str(command.event_id or ""),
-        "issued": _since(begin, command.issued),
-        "claimed": _since(begin, command.claimed),
-        "started": _since(begin, command.started),
-        "ended": _since(begin, command.ended),
+        "issued": _offset_ms(begin, command.issued),
+        "claimed": _offset_ms(begin, command.claimed),
+        "started": _offset_ms(begin, command.started),
+        "ended": _offset_ms(begin, command.ended),
         "attempts": command.attempts,
         "worker": visible(command.worker),
         "error": values.text(command.error or command.passed),
@@ -217,6 +217,6 @@ def _try(one: Mapping[str, JsonValue], values: ShownValues) -> dict[str, Any]:
     }
 
 
-def _since(begin: float, moment: float | None) -> float | None:
+def _offset_ms(begin: float, moment: float | None) -> float | None:
     """Return the milliseconds from `begin` to `moment` (both in seconds), or None if `moment` is None."""
     return round((moment - begin) * 1000, 1) if moment is not None else None

@@ -89,7 +89,11 @@ class PythonRunEvents:
 
 
 def _by_step(events: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[Mapping[str, Any]]], dict[str, set[int]]]:
-    """Return two mappings by step name: its command.issued events, and the command numbers in its other events."""
+    """Return two mappings by step name: the step's `command.issued` events, and the ids of the commands that the
+    step's other events name.
+
+    A `command.issued` event names no command, so callers need both mappings to find the command id of each such event.
+    """
     issued: dict[str, list[Mapping[str, Any]]] = {}
     numbers: dict[str, set[int]] = {}
     for event in events:

@@ -1,4 +1,4 @@
-"""Checks whether NATS permits actions that no worker needs: to this login, and to a client without a login."""
+"""Checks whether the worker's NATS login, or a client without a login, has permissions that no worker needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOTHING: Final = "noetl-worker-doctor"
 
 A malformed request would not be a safe test instead: JetStream executes a malformed purge.
 """
-_MORE: Final = {
+_UNNEEDED: Final = {
     "delete streams": f"$JS.API.STREAM.DELETE.{_NOTHING}",
     "empty streams": f"$JS.API.STREAM.PURGE.{_NOTHING}",
     "change streams": f"$JS.API.STREAM.UPDATE.{_NOTHING}",
@@ -26,7 +26,8 @@ _MORE: Final = {
     "delete durables": f"$JS.API.CONSUMER.DELETE.{_NOTHING}.{_NOTHING}",
     "publish to any subject": _NOTHING,
 }
-"""Actions that no worker needs, each with the NATS subject that tests the permission."""
+"""Actions that NATS should refuse, because no worker needs these actions. `doctor` publishes to the subject of each
+action to find out whether NATS permits the action."""
 _FIX: Final = (
     "give the worker a login with the permissions of docs/operate.md#permissions-in-nats, and nobody else these "
     "permissions"
@@ -67,4 +68,4 @@ def _has_login(settings: Settings) -> bool:
 
 
 async def _list_allowed(connection: Connection) -> list[str]:
-    return [what for what, subject in _MORE.items() if await refused_publish(connection, subject) is None]
+    return [what for what, subject in _UNNEEDED.items() if await refused_publish(connection, subject) is None]

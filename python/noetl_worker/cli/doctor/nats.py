@@ -205,7 +205,7 @@ async def _check_pullers(info: Mapping[str, Any], settings: Settings) -> Finding
     counts = {"pull requests waiting": "num_waiting", "messages waiting": "num_pending", "in flight": "num_ack_pending"}
     numbers = ", ".join(f"{name}: {info.get(key) or 0}" for name, key in counts.items())
     waiting = int(info.get("num_waiting") or 0)
-    pullers = await plane.pullers(settings) if waiting else None
+    pullers = await plane.count_pullers(settings) if waiting else None
     if pullers is None or waiting <= pullers[1]:
         return fine(check, numbers, wanted)
     found = f"{numbers}; the control plane has {pullers[0]} workers registered that may pull from it"

@@ -132,14 +132,16 @@ def _check_workers(ready: Sequence[RegisteredWorker], settings: Settings) -> Fin
     return fine(check, f"{len(ready)} ready: {names}{more}" if ready else "none is ready", wanted)
 
 
-async def pullers(settings: Settings) -> tuple[int, int] | None:
-    """Return how many registered workers may pull from the durable, and how many pull requests they may have open.
+async def count_pullers(settings: Settings) -> tuple[int, int] | None:
+    """Return how many registered workers may pull from the durable, and how many pull requests all these workers
+    together may have open.
 
     Return None if the control plane does not list its workers. The registry of the Python plane does not show durables,
     so all its workers are counted.
 
     A worker requests more commands once half of the requested commands have come, and never more than its free slots.
-    So a worker with N slots has at most as many open pull requests as N has binary digits.
+    So a worker with 1 slot has at most 1 open pull request, and doubling the slots allows only 1 more: 2 slots allow 2,
+    4 slots 3, 8 slots 4.
     """
     try:
         async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:
@@ -151,7 +153,10 @@ async def pullers(settings: Settings) -> tuple[int, int] | None:
 
 
 async def _check_clock(client: ControlPlaneClient, url: str, left_s: float) -> Finding:
-    """Compare this machine's clock with the plane's Date header, whose whole seconds are exact to half a second."""
+    """Compare this machine's clock with the `Date` header of the plane's answer.
+
+    The header has no fractions of a second, so the plane's time is known only to within half a second.
+    """
     check, before = "clock against the plane", time.time()
     try:
         answer = await client.send("GET", f"{url}/api/health", timeout_s=left_s)

@@ -15,7 +15,8 @@ from noetl_worker.settings.nats import SYSTEM_POOL, read_pool
 from noetl_worker.settings.settings import Settings
 
 _DRIVE: Final = "__orchestrate__"
-"""Step name of the commands with which a Rust plane advances an execution, by default from version 3.54.0."""
+"""Step name of a Rust plane's own commands (by default from version 3.54.0). Every execution stays RUNNING after its
+first step if no worker of the pool `system` runs these commands."""
 _OF_THE_PLANE: Final = "NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the Rust plane"
 
 

@@ -20,7 +20,7 @@ from noetl_worker.remote.jetstream.comparison import (
     stream_rows,
 )
 from noetl_worker.remote.jetstream.consumer import ENSURE, Found
-from noetl_worker.remote.jetstream.passed_over import PassedOver
+from noetl_worker.remote.jetstream.skipped_commands import SkippedCommands
 from noetl_worker.settings.settings import Settings
 
 
@@ -43,7 +43,7 @@ class ComparisonView:
     settings: Settings
     done: Sequence[str]
     is_applied: bool = False
-    passed_over: PassedOver | None = None
+    passed_over: SkippedCommands | None = None
 
     @cached_property
     def _parts(self) -> Sequence[_Part]:

@@ -21,10 +21,11 @@ from noetl_worker.text import json_text
 from noetl_worker.text.secrets.redaction import excerpt, redact_text, redact_value
 
 REASONS: Final = tuple(kind.value for kind in DispositionKind if kind.answer is Answer.TERM)
-"""The kinds of dead letters, by which the flag `--reason` selects them."""
+"""Codes of the reasons for which a message becomes a dead letter. The flag `--reason` accepts such a code."""
 _IDS: Final = ("execution_id", "command_id", "step")
 _MESSAGE: Final = ("notification", "text", "message")
-"""Possible names of the output field with the original message. How far the message can be parsed decides the name."""
+"""Names of the field that has the original message, in the output about a dead letter. The name is `notification` for
+a complete JSON message, `message` if noetl-worker did not write the dead letter, and `text` in all other cases."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ShownDeadLetter:
     """The parsed dead letter; None if the message was not written by noetl-worker."""
 
     @classmethod
-    def of(cls, kept: StoredMessage) -> ShownDeadLetter:
+    def from_message(cls, kept: StoredMessage) -> ShownDeadLetter:
         try:
             return cls(kept, DeadLetter.parse(kept.data))
         except DocumentError:

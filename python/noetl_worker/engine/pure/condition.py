@@ -35,7 +35,8 @@ class Condition:
     path: tuple[str, ...] | None
     """Path in the tool's data that the left side names, such as `result.rows`; None if it names nothing in the data."""
     left_has_marks: bool
-    """True if the left side has `{{` or `{%`. It is rendered unless it begins with `result.` or names a variable."""
+    """True if the left side has `{{` or `{%`. Such a left side is rendered as a template, except if it begins with
+    `result.` or a variable has the whole left side as its name."""
     right_has_marks: bool
     """True if a string in the right side contains a template."""
 

@@ -42,10 +42,10 @@ def fit_result(data: bytes, rules: FitRules) -> FittedResult:
 
 def preview(value: JsonValue, rules: FitRules) -> bytes:
     """Shorten `value` to compact JSON of at most `rules.preview_bytes`. Return `null` if no useful part fits."""
-    return _within(value, rules.preview_depth, rules.preview_bytes) or b"null"
+    return _shortened(value, rules.preview_depth, rules.preview_bytes) or b"null"
 
 
-def _within(value: JsonValue, levels: int, budget: int) -> bytes | None:
+def _shortened(value: JsonValue, levels: int, budget: int) -> bytes | None:
     """Shorten a value to JSON of at most `budget` bytes and `levels` nested containers.
 
     Return None if no useful part fits.
@@ -65,10 +65,10 @@ def _array(value: list[JsonValue], levels: int, budget: int) -> bytes:
     if len(value) == 0:
         return b"[]"
     if len(value) == 1:
-        only = _within(value[0], levels - 1, budget - 2)
+        only = _shortened(value[0], levels - 1, budget - 2)
         return b"[" + only + b"]" if only is not None else _mark("_count", 1)
     mark = _mark("_count", len(value))
-    first = _within(value[0], levels - 1, budget - 3 - len(mark))
+    first = _shortened(value[0], levels - 1, budget - 3 - len(mark))
     return b"[" + first + b"," + mark + b"]" if first is not None else mark
 
 
@@ -88,7 +88,7 @@ def _object(value: dict[str, JsonValue], levels: int, budget: int) -> bytes:
             break
         child, name = value[key], encode(key) + b":"
         share = room // (len(value) - number) if isinstance(child, (dict, list)) else room
-        within = _within(child, levels - 1, share - len(name))
+        within = _shortened(child, levels - 1, share - len(name))
         if within is not None:
             made[key] = name + within
             room -= len(made[key]) + 1

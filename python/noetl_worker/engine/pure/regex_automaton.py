@@ -44,8 +44,8 @@ def _holding(before: int, after: int) -> frozenset[str]:
     return frozenset(name for name, is_so in holds.items() if is_so)
 
 
-_LOOKS: Final = {(before, after): _holding(before, after) for before in range(4) for after in range(4)}
-_ALL_LOOKS: Final = frozenset().union(*_LOOKS.values())
+_ASSERTIONS: Final = {(before, after): _holding(before, after) for before in range(4) for after in range(4)}
+_ALL_ASSERTIONS: Final = frozenset().union(*_ASSERTIONS.values())
 
 
 class _AutomatonState:
@@ -78,7 +78,7 @@ class Automaton:
         self._found = _AutomatonState(frozenset(), _OTHER)
         self._lost = _AutomatonState(frozenset(), _OTHER)
         self._start = _AutomatonState(frozenset({0}), _EDGE)
-        self._may_start_later = self._reached({0}, _ALL_LOOKS - {"text start"})[0] != []
+        self._may_start_later = self._reached({0}, _ALL_ASSERTIONS - {"text start"})[0] != []
 
     def __len__(self) -> int:
         return len(self._code)
@@ -103,7 +103,7 @@ class Automaton:
                     self._refuse()
             if state is found or state is lost:
                 return state is found
-        return self._reached(state.places, _LOOKS[state.before, _EDGE])[0] is None
+        return self._reached(state.places, _ASSERTIONS[state.before, _EDGE])[0] is None
 
     def _follow(self, state: _AutomatonState, char: str) -> tuple[_AutomatonState, int]:
         """Find and store the state that follows `state` after a new character. Return the found state and the number of
@@ -122,7 +122,7 @@ class Automaton:
 
     def _made(self, state: _AutomatonState, char: str) -> tuple[_AutomatonState, int]:
         beside = self._class_with(char)
-        reached, steps = self._reached(state.places, _LOOKS[state.before, beside])
+        reached, steps = self._reached(state.places, _ASSERTIONS[state.before, beside])
         if reached is None:
             return self._found, steps
         code, fits = self._code, dict[Chars, bool]()

@@ -40,7 +40,7 @@ class Chars:
     def __contains__(self, char: str) -> bool:
         return bisect_right(self.bounds, ord(char)) % 2 == 1
 
-    def only(self) -> str:
+    def only_character(self) -> str:
         """Return the only character that this instruction matches, or "" if the set does not have exactly one
         character."""
         return chr(self.ranges[0][0]) if len(self.ranges) == 1 and self.ranges[0][0] == self.ranges[0][1] else ""
@@ -74,7 +74,7 @@ def _one_of(ranges: tuple[tuple[int, int], ...]) -> Piece:
 
 def literal_head(code: Code) -> str:
     """Return the text that every match of `code` begins with: the single characters at the beginning of `code`."""
-    chars = ((step.only() if isinstance(step, Chars) else "") for step in code)
+    chars = ((step.only_character() if isinstance(step, Chars) else "") for step in code)
     return "".join(takewhile(bool, chars))
 
 
@@ -165,7 +165,7 @@ def repeated(piece: Piece, low: int, high: int | None) -> Piece | None:
 
 
 def _set_size(chars: Chars) -> int:
-    only = chars.only()
+    only = chars.only_character()
     if only:
         return _STATE * len(only.encode("utf-8", "surrogatepass"))
     if not chars.ranges:

@@ -3,13 +3,13 @@
 Rust counterpart: the parser of the `regex` crate. Conditions only ask whether a pattern matches, so groups do not
 capture and greediness does not matter. The two engines differ in the rows below; `regex_unsupported` is an error code:
 
-| pattern or input                                     | Rust engine      | Python engine (this module)  |
-|------------------------------------------------------|------------------|------------------------------|
-| script and other named properties (`\\p{Greek}`)      | known ones match | `regex_unsupported`          |
-| `(?R)` CRLF mode, `(?-u)`, `\\b{start-half}`          | supported        | `regex_unsupported`          |
-| classes (`\\w`), and a compiled size of 8 to 10 MiB   | by its tables    | `regex_unsupported`          |
-| many states of a large pattern on one text           | linear time      | `regex_unsupported`          |
-| characters newer than the interpreter's Unicode      | crate's tables   | `unicodedata`'s tables       |
+| pattern or input                                              | Rust engine           | this module            |
+|---------------------------------------------------------------|-----------------------|------------------------|
+| script and other named properties (`\\p{Greek}`)               | known ones match      | `regex_unsupported`    |
+| `(?R)` CRLF mode, `(?-u)`, `\\b{start-half}`                   | supported             | `regex_unsupported`    |
+| a pattern with a class (`\\w`), compiled size of 8 to 10 MiB   | the exact size counts | `regex_unsupported`    |
+| a search that needs over a million steps to create its states | supported             | `regex_unsupported`    |
+| characters newer than the interpreter's Unicode               | crate's tables        | `unicodedata`'s tables |
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FLAGS: Final = "imsURux"
 _FLAGS_ITEM: Final = Piece([], -1, 0)  # stands for `(?i)` alone, which cannot be repeated
 _CONTROL: Final = {"a": "\a", "f": "\f", "t": "\t", "n": "\n", "r": "\r", "v": "\v"}
 _HEX_LENGTH: Final = {"x": 2, "u": 4, "U": 8}
-_WORD_LOOKS: Final = {"b": "word edge", "B": "no word edge", "<": "word start", ">": "word end"}
+_WORD_ASSERTIONS: Final = {"b": "word edge", "B": "no word edge", "<": "word start", ">": "word end"}
 _ESCAPABLE: Final = frozenset(map(chr, range(128))) - frozenset(string.ascii_letters + string.digits + "<>")
 _PATTERN_SPACE: Final = "\t\n\v\f\r \x85\u200e\u200f\u2028\u2029"
 
@@ -40,7 +40,8 @@ def compile_pattern(source: str, *, kept: int = KEPT) -> Automaton:
 
     Args:
         source: the pattern.
-        kept: limit for the stored states of a search, as the sum of their positions and transitions.
+        kept: largest size of the cache of states that searches of the pattern create (see `Automaton`). The size is the
+            number of code positions and transitions in all states.
 
     Raises:
         ConditionError: `invalid_regex` if the Rust crate refuses the pattern, `regex_unsupported` if only this Python
@@ -72,10 +73,11 @@ class _Reader:
         self._groups = [_Group(self._modes)]
         self._names: set[str] = set()
         self._size = 0
-        """Size in bytes of all pieces in open groups."""
+        """Estimated compiled size, in bytes, of the pattern as far as it has been read. A pattern above the `regex`
+        crate's limit is refused."""
         self._has_tables = False
-        """True if the pattern has a class from Unicode's tables, such as `\\w`. The compiled size of such a pattern
-        depends on the version of Unicode."""
+        """True if the pattern has a character class from Unicode's tables, such as `\\w`. The compiled size of such a
+        pattern depends on the version of Unicode."""
 
     def pattern(self) -> regex_code.Code:
         while self._at < len(self._source):
@@ -278,7 +280,7 @@ class _Reader:
             is_name = named.isalpha() or named == "-" or ("x" in self._modes and not named.isdigit())
             if char == "b" and self._source.startswith("{", self._at) and is_name:
                 self._unsupported("\\b{...}")
-            self._add(Piece([_WORD_LOOKS[char]]))
+            self._add(Piece([_WORD_ASSERTIONS[char]]))
         elif char in ("A", "z"):
             self._at += 1
             self._add(Piece(["text start" if char == "A" else "text end"]))
@@ -372,8 +374,8 @@ class _Reader:
         return code_points.complement(combined) if negated else combined
 
     def _combined(self, operation: str, left: Ranges | None, right: Ranges) -> Ranges:
-        """Return the class that an operation such as `&&` makes of `left` and `right`, or `right` alone if `left` is
-        None. With the flag `i`, each side is case-folded before any negation."""
+        """Return the character class that an operation such as `&&` makes of the classes `left` and `right`. Return
+        `right` alone if `left` is None. With the flag `i`, the returned class has both cases of each letter."""
         right = code_points.normalized(self._folded(right))
         return right if left is None else self._folded(code_points.combine(operation, left, right))
 

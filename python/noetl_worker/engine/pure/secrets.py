@@ -25,12 +25,14 @@ _WORTH_AN_INDEX: Final = 100
 """Number of searches, one secret at a time, before an index is built. Building the index takes about as long as these
 searches. A long text counts as several searches."""
 _CHARS_OF_A_SEARCH: Final = 512
-"""Length of text, in characters, that counts as one search for `_WORTH_AN_INDEX`."""
+"""Number of characters for which a long text counts as one more search. The count of searches decides when an index is
+built (`_WORTH_AN_INDEX`)."""
 _STRIDE: Final = 8
 """Step, in characters, at which a search for secrets takes short samples of a text and looks them up in an index. The
 index has the samples at the first `_STRIDE` offsets of each secret, so one sample inside a secret is always found."""
-_WIDEST: Final = 8
-"""Largest length, in characters, of a sample of the searched text (see `_STRIDE`)."""
+_MAX_SAMPLE_CHARS: Final = 8
+"""Largest length, in characters, of the short samples of a text that are looked up in the index of secrets (see
+`_STRIDE`)."""
 
 _ESCAPE: Final = re.compile(
     r"(?:\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2}|\[[0-9;]{0,12}m)\Z", re.ASCII
@@ -90,8 +92,8 @@ class Secrets:
         return bool(self._numbers) and repr(value) in self._numbers
 
     def is_in_key(self, key: str) -> bool:
-        """Return True if a whole key has to be replaced. Such a key is a secret, or contains a secret that is replaced
-        wherever it occurs."""
+        """Return True if a key of a JSON object has to be redacted as a whole. Such a key is a secret, or contains a
+        secret that is redacted even inside words."""
         if key in self._all:
             return True
         return self.are_in(key) and any(not _is_in_reference(key, at) for at, _ in self.anywhere_in(key))
@@ -139,7 +141,7 @@ class _Index:
 
     __slots__ = (
         *("_anywhere", "_depths", "_firsts", "_heads", "_is_anywhere", "_jumps", "_long", "_pieces", "_shorter"),
-        *("_stride", "_width", "_within"),
+        *("_stride", "_width", "_if_inside_word"),
     )
 
     def __init__(self, secrets: frozenset[str], anywhere: frozenset[str]) -> None:
@@ -152,18 +154,19 @@ class _Index:
         self._shorter = none[:]
         """Link from each secret to the longest other secret that is a prefix of it; -1 if there is none."""
         self._jumps = none[:]
-        """Links that skip several links of `_shorter`. With them, a search goes through a long chain of prefixes in few
-        steps."""
+        """Link from each secret to a secret that is one or several `_shorter` links away; -1 if there is none. With
+        such jumps, a search goes through a long chain of `_shorter` links in few steps."""
         self._depths = [0] * len(none)
-        self._within = none[:]
-        """Link from each secret to the prefix that is replaced if the secret itself ends inside a word; -1 if there is
-        none."""
+        self._if_inside_word = none[:]
+        """Link from each secret to a shorter secret with which it begins; -1 if there is none. The shorter secret is
+        replaced where the longer secret must not be replaced, because the longer secret ends inside a word."""
         self._anywhere = none[:]
-        """Link from each secret to the longest other secret that it begins with and that is replaced even inside words;
-        -1 if there is none."""
+        """Link from each secret to its longest prefix among the secrets that are replaced even inside words; -1 if
+        there is none. The search takes this prefix where the secret itself counts only as a whole word and is inside a
+        word."""
         self._link()
         shortest = min(map(len, self._heads), default=_STRIDE)
-        self._width = width = max(MIN_SECRET_CHARS, min(_WIDEST, shortest // 2))
+        self._width = width = max(MIN_SECRET_CHARS, min(_MAX_SAMPLE_CHARS, shortest // 2))
         self._stride = min(_STRIDE, shortest - width + 1)
         self._firsts = {head[:MIN_SECRET_CHARS] for head in self._heads}
         self._pieces = {head[at : at + width] for at in range(self._stride) for head in self._heads}
@@ -185,7 +188,7 @@ class _Index:
         depths[number], self._jumps[number] = depths[shorter] + 1, farther if is_even else shorter
         self._anywhere[number] = shorter if self._is_anywhere[shorter] else self._anywhere[shorter]
         is_wanted = self._is_anywhere[shorter] or not _is_inside_word(self._heads[number], len(self._heads[shorter]))
-        self._within[number] = shorter if is_wanted else self._within[shorter]
+        self._if_inside_word[number] = shorter if is_wanted else self._if_inside_word[shorter]
 
     def places(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield each position in the text at which a secret begins, and the index of the longest secret there."""
@@ -208,8 +211,9 @@ class _Index:
         return number
 
     def size_anywhere(self, text: str, at: int, number: int) -> int:
-        """Return the length of the longest secret at position `at`, among secrets that are replaced wherever they
-        occur. Return 0 if there is none. `number` is the index of the longest secret of any sort there."""
+        """Return the length of the longest secret at position `at`, or 0 if there is none. Secrets that are replaced
+        only as whole words do not count here. `number` is the index of the longest secret at `at`, which may be such a
+        secret."""
         return self._size(text, at, number if self._is_anywhere[number] else self._anywhere[number])
 
     def size_to_replace(self, text: str, at: int, number: int) -> int:
@@ -219,7 +223,7 @@ class _Index:
             if _is_inside_word(text, at) and _ESCAPE.search(text[max(0, at - _LONGEST_ESCAPE) : at]) is None:
                 number = self._anywhere[number]
             elif _is_inside_word(text, at + len(self._heads[number])):
-                number = self._within[number]
+                number = self._if_inside_word[number]
         return self._size(text, at, number)
 
     def _size(self, text: str, at: int, number: int) -> int:

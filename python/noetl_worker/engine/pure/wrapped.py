@@ -36,11 +36,12 @@ class _Piece(NamedTuple):
     joined parts."""
 
     digits: str
-    """The encoded characters of this part of a line, without the addresses and blanks of a hex dump."""
+    """Characters of this part of a line that may be base64 or hex. The addresses and blanks of a hex dump are left
+    out."""
     start: int
-    """Position in the text of the first character to replace if a secret begins in this part of a line."""
+    """Position in the text of the first replaced character, for a secret that begins in this part of a line."""
     end: int
-    """Position in the text after the last character to replace if a secret ends in this part of a line."""
+    """Position in the text just after the last replaced character, for a secret that ends in this part of a line."""
     is_dump: bool = False
     """True for a line of a hex dump."""
 

@@ -114,7 +114,7 @@ class ClaimedCommand:
             self.worker_id,
             services.emitter,
             hold_s=settings.started_hold_ms / 1000,
-            outside=services.slots.waiting,
+            free_slot=services.slots.waiting,
             warned=services.warned,
         )
         self._is_copy = plane.rules.copies_have_text_ids and type(self.notification.command_id) is str
@@ -122,15 +122,16 @@ class ClaimedCommand:
         the command's id as text (protocol/notification.md#message)."""
 
     async def _possible_starts(self, noted: int) -> int:
-        """Return the number of the command's recorded starts, lowered to the number of starts that can have happened.
-        Other programs may have recorded false starts.
+        """Return how many of the command's recorded starts can have happened. Other programs may have recorded false
+        starts.
 
-        Each earlier delivery of this message can have recorded one start, except the first delivery: at the first,
+        An ordinary message can have caused one start at each earlier delivery except the first. At the first delivery,
         `run` records no start.
 
-        If a worker dies, the Python plane publishes a copy of the command's message (`_is_copy`). Every earlier
-        delivery of a copy can have recorded a start, and so can deliveries of the command's other messages. So for a
-        copy, the plane's number of earlier claims is the limit, if it is larger than the number of earlier deliveries.
+        A copy (`_is_copy`) is a further message, which the Python plane publishes for a command whose worker died. At
+        each delivery of a copy, `run` records a start. Deliveries of the command's other messages may have recorded
+        starts too. So for a copy, the largest possible number is the larger of two numbers: the copy's earlier
+        deliveries, and the command's earlier claims on the plane.
 
         Args:
             noted: number of starts recorded in `StartNotes`.
@@ -292,7 +293,7 @@ class ClaimedCommand:
     def _rules(self, dispatch: Dispatch | None) -> FitRules:
         known = dispatch.credentials.known.texts() if dispatch is not None else SecretTexts()
         settings = self.services.settings
-        return FitRules.of(known, max_bytes=settings.result_max_bytes, most_bytes=settings.max_result_mb << 20)
+        return FitRules.for_secrets(known, max_bytes=settings.result_max_bytes, most_bytes=settings.max_result_mb << 20)
 
 
 def _may_belong_to_another(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:

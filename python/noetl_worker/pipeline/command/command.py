@@ -36,8 +36,8 @@ a context over 512 kB in its result store, and fills it in when it answers the c
 that moment, the answer has the reference (source of server 3.54.0), and the worker asks the store for the context."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
-"""Length of a chain of references and JSON strings, each the value of the one before, at which the worker refuses a
-field. The chain could be endless."""
+"""Number of look-ups after which the worker refuses a field of a command. Each look-up fetches the value behind a
+reference, or parses a JSON string. The new value may again be a reference or a JSON string, without end."""
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
 _MOST_COMPARED: Final = 10_000_000
@@ -51,8 +51,8 @@ _MARKS: Final = (("{{", "}}"), ("{%", "%}"))
 
 
 def is_reference(value: JsonValue) -> bool:
-    """Return whether a value is a reference to a value in the result store: `{kind: result_ref, ref: ...}`, or the same
-    with `temp_ref`."""
+    """Return whether a value is a reference to a value in the result store: `{kind: result_ref, ref: ...}`. The kind
+    may also be `temp_ref`."""
     return isinstance(value, dict) and value.get("kind") in _REFERENCE_KINDS and isinstance(value.get("ref"), str)
 
 

@@ -8,8 +8,9 @@ from noetl_worker.errors import ToolError, describe
 from noetl_worker.models.tool_result import ToolResult
 
 _REPEATED_CHARS: Final = 4
-"""Least length, in characters, at which the text of an exception's cause is left out of a failure's message, if an
-earlier text in the message contains it. An earlier text may contain a shorter text by chance."""
+"""Length, in characters, from which the text of an exception's cause is checked for repetition. A failure's message
+leaves the text out if an earlier part of the message contains it. A shorter text is never left out, because an earlier
+part may contain it by chance."""
 
 
 def make_failure(error: BaseException) -> ToolResult:

@@ -130,7 +130,7 @@ async def return_unstarted(
         delivery.tries,
         delivery.age_s(),
         str(short),
-        can_return=identity.can_return(dialect),
+        can_claim_again=identity.can_claim_again(dialect),
         is_started=not await events.withdraw(),
     )
     log.error(
@@ -148,7 +148,7 @@ async def return_claimed(events: CommandEvents, identity: Identity, ownership: C
     """Return the nak for a command that is unfinished when the worker stops. If no worker could claim the command again
     on this plane, report a failure of the command instead, and return the ack."""
     dialect = events.command.dialect
-    if not identity.can_return(dialect):
+    if not identity.can_claim_again(dialect):
         text = (
             "interrupted: the worker stopped before the command was done: set WORKER_ID, so that a worker with "
             "the same id can run the command again"

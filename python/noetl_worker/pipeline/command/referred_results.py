@@ -173,8 +173,9 @@ def _held_by(head: str, referred: Mapping[str, Referred], variables: Mapping[str
 
 
 def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
-    """Return whether the preview certainly has the value that a template reads at a path. Lists, objects and long
-    strings in the preview may be incomplete. A path to the result's address (`_POINTERS`) needs only the preview."""
+    """Return whether `summary`, a result's preview, certainly has the complete value at the path of a template. If so,
+    the result need not be fetched. Lists, objects and long strings in the preview may be incomplete, so they do not
+    count. A field with the result's address (`_POINTERS`) counts if the preview has it."""
     if path and path[0] in _POINTERS and path[0] in summary:
         return True
     if path and path[0] in fields_of(summary.get("data")):

@@ -63,7 +63,7 @@ class ToolPlane:
         return found
 
     async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
-        safe = await asyncio.to_thread(engine.fit_result, data, FitRules.of(self._known(), max_bytes=2**62))
+        safe = await asyncio.to_thread(engine.fit_result, data, FitRules.for_secrets(self._known(), max_bytes=2**62))
         _require_no_null(safe.body, "the value to store")
         return await self._plane.put_result(self._command.execution_id, name, safe.body, source_step=source_step)
 

@@ -32,13 +32,13 @@ AUTH_DELAY_S: Final = 30.0
 REPORTED: Final = Disposition(DispositionKind.REPORTED)
 """Disposition of a command whose terminal events the plane has accepted."""
 MAX_DELAY_S: Final = 30.0
-MAX_SERVER_ERROR_AGE_S: Final = 2880.0
+OLD_AFTER_S: Final = 2880.0
 """Age in seconds from which a message counts as old (`_is_old`). An old message that fails again becomes a dead letter,
 or its command is reported as failed. Otherwise the stream would delete the message, an hour after it was published
 (protocol/notification.md#stream)."""
-MIN_SERVER_ERRORS: Final = 6
-"""Least number of deliveries for a message to count as old. A message with fewer deliveries may only have waited while
-all workers were down."""
+MIN_OLD_DELIVERIES: Final = 6
+"""Number of deliveries from which a message may count as old (`_is_old`). A message with fewer deliveries is not old,
+whatever its age, because it may only have waited while all workers were down."""
 
 
 def _growing_s(num_delivered: int, first_s: float) -> float:
@@ -49,7 +49,7 @@ def _growing_s(num_delivered: int, first_s: float) -> float:
 
 def _is_old(num_delivered: int, message_age_s: float) -> bool:
     """Return whether the stream will soon delete the message, and the message was delivered several times."""
-    return message_age_s > MAX_SERVER_ERROR_AGE_S and num_delivered >= MIN_SERVER_ERRORS
+    return message_age_s > OLD_AFTER_S and num_delivered >= MIN_OLD_DELIVERIES
 
 
 MAX_NOT_FOUND: Final = 6
@@ -168,17 +168,17 @@ def returned() -> Disposition:
 
 
 def short_of_resources(
-    dialect: Dialect, num_delivered: int, message_age_s: float, cause: str, *, can_return: bool, is_started: bool
+    dialect: Dialect, num_delivered: int, message_age_s: float, cause: str, *, can_claim_again: bool, is_started: bool
 ) -> Disposition | None:
     """Return the nak for a command for which this machine lacked resources. Return None if the command must be reported
     as failed.
 
     The command has had no effect yet. The command is reported as failed if its message is old (`_is_old`), or if the
-    plane would refuse a second claim. A Rust plane refuses the claim if WORKER_ID is not set (`can_return` is false).
-    The Python plane refuses the claim for 1,800 s after `command.started` (`is_started`).
+    plane would refuse a second claim. A Rust plane refuses the claim if WORKER_ID is not set (`can_claim_again` is
+    false). The Python plane refuses the claim for 1,800 s after `command.started` (`is_started`).
     """
     would_be_refused = is_started and not RULES[dialect].accepts_same_worker
-    if _is_old(num_delivered, message_age_s) or would_be_refused or not can_return:
+    if _is_old(num_delivered, message_age_s) or would_be_refused or not can_claim_again:
         return None
     return Disposition(DispositionKind.SHORT_OF_RESOURCES, cause, _growing_s(num_delivered, 2.0))
 

@@ -45,7 +45,8 @@ class InFlight:
         self._remember_s = remember_s
         self._clock = clock or time.monotonic  # looked up here: a simulation replaces the clock
         self._active: dict[CommandId, list[int]] = {}
-        """Stream sequences of the deliveries in progress, by command. NO_MESSAGE can be among them."""
+        """Stream sequences of the messages in progress, by command. NO_MESSAGE stands for an outcome that a dead
+        process left in the outbox and that this worker sends."""
         self._finished: set[CommandId] = set()
         self._finished_before: set[CommandId] = set()
         self._turned_at = self._clock()
@@ -85,11 +86,11 @@ class InFlight:
         self._finished.add(command_id if type(command_id) is int else _key(command_id))
 
     def _forget_old(self, now: float) -> None:
-        """Forget the commands that finished before the previous call, so that each finished command is remembered for
-        at least `remember_s`.
+        """Forget the commands that finished before the previous call of this function. Two calls are at least
+        `remember_s` apart, so each finished command is remembered for at least `remember_s`.
 
-        If the previous call was at least twice `remember_s` ago, forget all finished commands: they finished within
-        `remember_s` after the previous call, because a later `finish` would have called this function again.
+        If the previous call was at least twice `remember_s` ago, forget all finished commands. All of them finished at
+        least `remember_s` ago, because a later `finish` would have called this function.
         """
         is_older = now - self._turned_at >= 2 * self._remember_s
         self._finished_before = set() if is_older else self._finished

@@ -81,12 +81,13 @@ class InProgress:
         if beat.deliveries == 0:
             del self._beats[reply]
 
-    def note_heartbeat(self, sent_at: float, stale_after_s: float) -> None:
-        """Note the time of a heartbeat that the plane has accepted. The first call comes before any heartbeat, with the
-        present time as `sent_at` (`Registration`).
+    def note_contact(self, sent_at: float, stale_after_s: float) -> None:
+        """Note the time of a heartbeat or registration that the plane has accepted. A new `Registration` makes the
+        first call, before the plane has accepted anything, with the present time: the seconds without a heartbeat count
+        from then.
 
         Args:
-            sent_at: monotonic time at which the heartbeat was sent.
+            sent_at: monotonic time at which the heartbeat or registration was sent.
             stale_after_s: seconds without a heartbeat after which the plane gives this worker's claims to others. The
                 plane then accepts an outcome from either worker (protocol/claim.md#races).
         """
@@ -150,8 +151,8 @@ class Keepalive:
     the first pull until after the last ack."""
 
     def __init__(self, settings: Settings, health: Health, identity: Identity, own_ports: set[int]) -> None:
-        """Create the thread. Once the probes listen, their ports are added to `own_ports`, to which tools may not
-        connect (EgressRule)."""
+        """Create the keepalive thread, without starting it. When the thread's probe server (/livez and others) listens,
+        its ports are added to `own_ports`. Tools may not connect to these ports (EgressRule)."""
         self._settings = settings
         self._own_ports = own_ports
         self._health = health
@@ -277,7 +278,7 @@ class Keepalive:
                 log.debug("not_registered_yet", error=str(error))
                 await asyncio.sleep(REGISTER_AGAIN_S)
         name = self._identity.name_for(plane.dialect)
-        return Registration(plane, settings, name, watch, on_heartbeat=self.in_progress.note_heartbeat)
+        return Registration(plane, settings, name, watch, on_heartbeat=self.in_progress.note_contact)
 
 
 async def _awaited(future: Future[None]) -> None:

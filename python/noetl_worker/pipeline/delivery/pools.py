@@ -41,8 +41,9 @@ class Pools:
 
     def __init__(self, settings: Settings) -> None:
         self._own = settings.pools
-        self.welcome = frozenset({settings.nats_subject, *((_USUAL,) if self._own is None else self._own)})
-        """Pool names, and the subject without a pool. A command with such a name or subject needs no further check."""
+        self.needs_no_check = frozenset({settings.nats_subject, *((_USUAL,) if self._own is None else self._own)})
+        """Names of pools that this worker serves, and the subject that names no pool. A notification with such a pool
+        or subject is for this worker, so the caller need not call `refusal`."""
         self._settings = settings
         self._warned = Warned()
 

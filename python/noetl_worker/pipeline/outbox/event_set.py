@@ -86,9 +86,9 @@ class EventSet:
     """True if the next request may have been sent before, perhaps by a dead process. The answer "duplicate" then means
     that the plane has our event. A result store may still be processing the earlier request."""
     is_rescue: bool = False
-    """True if the plane has confirmed that it will never process the batch `rescues`. The set is then sent even when
-    late, without asking the plane who has the claim. This value is not in a row of the outbox: the worker that reads
-    the row asks the plane about the batch again."""
+    """True if the plane has confirmed that it will never process the batch that this set replaces (see `rescues`). The
+    set is then sent even when late, without asking the plane who has the claim. This value is not in a row of the
+    outbox: the worker that reads the row asks the plane about the batch again."""
     unstored: str = ""
     """Reason why the result store did not take the result, or ""."""
     kind: str = ""
@@ -96,8 +96,8 @@ class EventSet:
     size: int = 0
     """Size in bytes of the request body that `body` has returned last."""
     rules: DialectRules = field(init=False, repr=False)
-    parts: tuple[EventRequest, ...] = field(init=False)
-    part: EventRequest = field(init=False)
+    requests: tuple[EventRequest, ...] = field(init=False)
+    next_request: EventRequest = field(init=False)
     """The next request that sends events, or the last request if the plane has accepted all. A request that stores a
     result is sent before this request."""
     is_open: bool = field(init=False)
@@ -110,9 +110,9 @@ class EventSet:
         self.created_at = self.created_at or time.time()
         self.above = max(self.above, self.event_id)
         self.rules = rules = RULES[self.dialect]
-        self.parts = rules.parts(self.report, with_start=self.with_start)
-        self.is_open = self.sent < len(self.parts)
-        self.part = self.parts[self.sent if self.is_open else -1]
+        self.requests = rules.requests(self.report, with_start=self.with_start)
+        self.is_open = self.sent < len(self.requests)
+        self.next_request = self.requests[self.sent if self.is_open else -1]
         self.key = f"{self.worker_id}/{self.event_id}"
         if self.idempotency_key is None:
             self.idempotency_key = rules.new_key(self.execution_id)
@@ -122,7 +122,7 @@ class EventSet:
     @property
     def last_event(self) -> str:
         """Name of the last event in the next request, for metrics and messages; "result" if a result is stored next."""
-        return self.part.last if self.report.upload is None else "result"
+        return self.next_request.last if self.report.upload is None else "result"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -132,7 +132,7 @@ class EventSet:
         """Return the body of the next request of events. The body is the same at each try, because a plane may compare
         the bodies of two tries."""
         if self.rescues is None:
-            made = self.rules.body(self, self.worker_id, self.report, self.part, self.own_id)
+            made = self.rules.body(self, self.worker_id, self.report, self.next_request, self.own_id)
         else:
             made = self.rules.rescue(self, self.worker_id, self.report)
         self.size = len(made)
@@ -141,17 +141,17 @@ class EventSet:
     @property
     def has_own_id(self) -> bool:
         """True if the worker, not the plane, chooses the id of the next event (Rust plane)."""
-        return self.part.has_own_id and self.report.upload is None
+        return self.next_request.has_own_id and self.report.upload is None
 
     @property
-    def place(self) -> str:
+    def next_address(self) -> str:
         """Address of the next request: the plane, or the plane's result store."""
         return self.server_url if self.report.upload is None else f"{self.server_url}#results"
 
     def log_ids(self) -> dict[str, object]:
         return {**command_ids(self), "kind": self.kind} if self.kind else command_ids(self)
 
-    def cut(self, max_bytes: int) -> bool:
+    def shrink(self, max_bytes: int) -> bool:
         """Make the events smaller: move the result into a request to the result store. This request is sent first. If
         the store has already refused the result, report a failure without the data instead.
 
@@ -162,7 +162,7 @@ class EventSet:
             True if there was a result to move.
         """
         if not self.unstored:
-            return self.rules.cut(self.report, self.step, max_bytes)
+            return self.rules.shrink(self.report, self.step, max_bytes)
         text, self.unstored = self.unstored, ""
         if self.report.error is None:
             self._fail(text)
@@ -183,10 +183,10 @@ class EventSet:
         if self.report.upload is not None:
             self._stored(self.report.upload, answer)
             return
-        self.is_open = self.sent + 1 < len(self.parts)
+        self.is_open = self.sent + 1 < len(self.requests)
         if self.is_open:
             self.above = max(self.above, self.own_id, *_ids_in(answer))
-            self.part = self.parts[self.sent + 1]
+            self.next_request = self.requests[self.sent + 1]
         self.sent, self.own_id, self.is_rescue = self.sent + 1, 0, False
 
     def _stored(self, upload: Upload, answer: Mapping[str, JsonValue]) -> None:
@@ -224,8 +224,8 @@ class EventSet:
         report.status, report.context = "error", {"status": "error", "error": text}
         report.response = report.context
         report.error, report.error_kind, report.exit = text, "resource", None
-        self.parts = self.rules.parts(report, with_start=self.with_start)
-        self.part = self.parts[self.sent]
+        self.requests = self.rules.requests(report, with_start=self.with_start)
+        self.next_request = self.requests[self.sent]
 
     def copy_from_request(self, sent: int) -> EventSet:
         """Return a copy of the set for a plane that lost accepted requests. The copy sends request number `sent` and

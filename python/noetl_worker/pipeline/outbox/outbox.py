@@ -48,7 +48,7 @@ class _RowOnDisk(NamedTuple):
     file: OutboxFile
     size: int
     since: float
-    """Monotonic time when this process first wrote the row, or when it adopted the row of a dead process."""
+    """Monotonic time when this process first wrote the row, or when it took the row over from a dead process."""
 
 
 class Outbox:
@@ -72,9 +72,10 @@ class Outbox:
         self._rows: dict[str, _RowOnDisk] = {}
         """Rows of the files by the key of the event set in the row, the oldest first."""
         self._rows_left: dict[OutboxFile, int] = {}
-        """Adopted files, with the number of their rows that are still to be sent."""
-        self._not_adopted: set[Path] = set()
-        """Locks of files that could not be taken over, so that each failure is logged once."""
+        """Outbox files taken over from dead processes, with the number of their rows that are still to be sent."""
+        self._failed_locks: set[Path] = set()
+        """Lock files of the outbox files that this process failed to take over. They are remembered so that each
+        failure is logged once."""
         self._bytes = 0
         self.is_full = False
         """True if a limit is reached. The outcome of a further command would be in memory only."""
@@ -85,8 +86,8 @@ class Outbox:
     # ── the sets of this process ──
 
     def oldest_s(self) -> float:
-        """Return the age of the oldest row in seconds, since this process wrote or adopted it. Return 0 if there is no
-        row."""
+        """Return the seconds since this process wrote its oldest row, or took the row over from a dead process. Return
+        0 if there is no row."""
         return time.monotonic() - next(iter(self._rows.values())).since if self._rows else 0.0
 
     @property
@@ -112,7 +113,7 @@ class Outbox:
         try:
             contents, data = event_set.packed()
             file = self._rows[key].file if key in self._rows else self._opened()
-            file.put(key, str(event_set.command_id), event_set.place, contents, data)
+            file.put(key, str(event_set.command_id), event_set.next_address, contents, data)
         except _Trouble as error:
             self._report(error)
             self._count_unwritten(key, is_written=False)
@@ -205,8 +206,8 @@ class Outbox:
                 return []
             rows = [row for row in file.rows() if not self._is_reported_already(row, file)]
         except _Trouble as error:
-            if lock not in self._not_adopted:
-                self._not_adopted.add(lock)
+            if lock not in self._failed_locks:
+                self._failed_locks.add(lock)
                 log.error(
                     "outbox_not_adopted",
                     file=str(lock),
@@ -250,7 +251,8 @@ class Outbox:
         return self._own
 
     def _forget_row(self, key: str) -> None:
-        """Forget a row that is not to be sent any more, and close an adopted file after its last row."""
+        """Forget a row that is not to be sent any more. If the row was the last one of a dead process's file, close the
+        file."""
         row = self._rows.pop(key)
         self._count(-row.size)
         if row.file in self._rows_left:

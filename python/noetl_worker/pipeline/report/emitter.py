@@ -64,20 +64,21 @@ class Emitter:
         """Waiting callers of `deliver`, by the key of the event set that is being sent. Each waits to send a set with
         the same key."""
         self.issuing: Final[dict[str, bool]] = {}
-        """Keys of the event sets for which the plane is issuing the next commands now. The value is True if a delivery
-        waits for the plane's answer, and False for an adopted outcome."""
+        """Keys of the event sets whose request with the last event the Rust plane is processing now. In this request
+        the plane issues the next commands. The value is True if a delivery waits for the plane's answer. The value is
+        False for an outcome that was left on disk or is sent again."""
 
     async def deliver(
         self,
         plane: Plane,
         event_set: EventSet,
         ownership: Ownership,
-        outside: Callable[[], AbstractContextManager[None]] | None = None,
+        free_slot: Callable[[], AbstractContextManager[None]] | None = None,
     ) -> None:
         """Send a command's event set (its terminal events), and return when the plane has accepted the set.
 
         Args:
-            outside: returns a context manager that gives up the command's slot while it is open. None: the command
+            free_slot: returns a context manager that gives up the command's slot while it is open. None: the command
                 has no slot.
 
         Raises:
@@ -85,8 +86,8 @@ class Emitter:
             ClaimLost: the set was late, and the command is no longer ours.
             Interrupted, asyncio.CancelledError: the worker stops. The rest of the set is in the outbox.
         """
-        # On a Rust plane, an adopted outcome may have the same claim as a command that this process runs. The set that
-        # comes second waits for the first.
+        # On a Rust plane, a dead process's outcome may have the same claim as a command that this process runs. The set
+        # that comes second waits for the first.
         key, is_second = event_set.key, event_set.key in self._sending
         try:
             while key in self._sending:
@@ -96,11 +97,11 @@ class Emitter:
             self._sending[key] = []
             now = time.monotonic()
             is_uncertain = is_second or ownership.is_uncertain(now)
-            sending = Sending(-math.inf if is_uncertain else now + LATE_S, outside)
+            sending = Sending(-math.inf if is_uncertain else now + LATE_S, free_slot)
             try:
                 await self._deliver(plane, event_set, ownership, sending, now)
             finally:
-                sending.come_back()
+                sending.take_slot_back()
                 for waiter in self._sending.pop(key):  # the next caller goes on
                     if not waiter.done():
                         waiter.set_result(None)
@@ -151,7 +152,7 @@ class Emitter:
             gate = plane.gate if upload is None else plane.store_gate
             known_s = sending.known_until - now
             is_late = known_s < 0 and not event_set.is_rescue
-            if (is_late or not gate.has_room()) and sending.is_inside:  # the set has to wait, so it goes to disk
+            if (is_late or not gate.has_room()) and sending.has_slot:  # the set has to wait, so it goes to disk
                 self._write(event_set, sending)
             if is_late:
                 await self._confirm(plane, event_set, ownership)
@@ -223,7 +224,7 @@ class Emitter:
         # Until the result is stored, a row that is there needs no change. It may be large, so it is not written again.
         is_there = event_set.report.upload is not None and self.outbox.has(event_set)
         if is_there or self.outbox.write(event_set):
-            sending.leave()
+            sending.give_slot_up()
 
     async def _refused(self, plane: Plane, event_set: EventSet, answer: Response, sending: Sending) -> None:
         """Handle the plane's final refusal of a request. If the events were too large for the plane, move the result
@@ -239,7 +240,7 @@ class Emitter:
     async def _cut(event_set: EventSet, most: int) -> bool:
         """Move the result out of the events, to a request to the result store. Return False if the events have no
         result."""
-        if not await finished_off_loop(partial(event_set.cut, most)):
+        if not await finished_off_loop(partial(event_set.shrink, most)):
             return False
         advice = (
             "do nothing: the result goes to the result store. If the store refused the result before, the command is "
@@ -252,16 +253,16 @@ class Emitter:
     async def _post_last_event(
         self, plane: Plane, event_set: EventSet, body: bytes, patience_s: float | None, sending: Sending
     ) -> Response:
-        part = event_set.part
+        part = event_set.next_request
         slow: asyncio.TimerHandle | None = None
 
         def store_and_free_slot() -> None:
             self._write(event_set, sending)
-            sending.leave()  # even if the disk fails: the command's own work is done
+            sending.give_slot_up()  # even if the disk fails: the command's own work is done
 
         def sent() -> None:
             nonlocal slow
-            self.issuing[event_set.key] = sending.outside is not None
+            self.issuing[event_set.key] = sending.free_slot is not None
             slow = asyncio.get_running_loop().call_later(SLOW_REPORT_S, store_and_free_slot)
 
         try:
@@ -276,7 +277,7 @@ class Emitter:
     ) -> tuple[Response | None, SendStatus, str]:
         """Send the set's next request once. Return the plane's answer or None, the answer's meaning, and the reason why
         the request is not accepted."""
-        first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.part
+        first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.next_request
         try:
             if part.has_own_id:
                 answer = await self._post_last_event(plane, event_set, sent, patience_s, sending)

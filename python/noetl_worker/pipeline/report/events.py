@@ -45,7 +45,7 @@ class CommandEvents:
     emitter: Emitter
     hold_s: float
     """Seconds for which `command.started` is held back. A command that ends earlier needs no request for this event."""
-    outside: Callable[[], AbstractContextManager[None]] = nullcontext
+    free_slot: Callable[[], AbstractContextManager[None]] = nullcontext
     """Function that returns a context manager (Slots.waiting). The command gives up its slot with it while the
     terminal events wait on disk, and while the request with the last event is slow."""
     warned: Warned = field(default_factory=Warned)
@@ -133,7 +133,7 @@ class CommandEvents:
             self.emitter.outbox.write(self._make_event_set(report, with_start=self._is_held))
             raise
         event_set = self._make_event_set(report, with_start=with_start)
-        await self.emitter.deliver(self.plane, event_set, ownership, self.outside)
+        await self.emitter.deliver(self.plane, event_set, ownership, self.free_slot)
         reference = event_set.report.reference
         if reference is not None and event_set.rules.is_in_memory(reference) and event_set.report.response is None:
             step_log = StepLog(log.bind(**self.command.log_ids()), self.warned, self.command)

@@ -30,11 +30,12 @@ class Outcomes(Protocol):
         """Remember that the plane has accepted the set's next request, to check later that the plane processes it."""
 
     async def is_stored(self, plane: Plane, event_set: EventSet) -> bool:
-        """Return whether the plane has stored these events, although the worker got no answer to their request.
+        """Return whether the plane has stored these events, although the worker got no answer to their request. If so,
+        mark the set's next request as accepted.
 
-        If so, the set's next request is marked as accepted. On the Python plane, the set may instead become a
-        replacement of the stored batch, if the plane will never process the batch. The replacement is still to be sent,
-        and True is returned too.
+        An exception is a batch that the Python plane has stored but will never process. The set may then become a
+        replacement of the batch, which is still to be sent. True is returned in this case too, because the set must not
+        be dropped.
         """
 
     async def stop(self) -> None: ...

@@ -58,7 +58,7 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
     if (result.stdout or result.stderr) and result.status is ToolStatus.SUCCESS:
         _add_output(command, result, fitted, rules)
     if result.tries or result.status is not ToolStatus.SUCCESS:
-        _add_tries(command, result, fitted, rules)
+        _add_details(command, result, fitted, rules)
     action = decision.action
     if action is not None or decision.skipped:
         fitted.notes = {**fitted.notes, **_notes(decision, rules)}
@@ -106,9 +106,9 @@ def _add_output(command: Command, result: ToolResult, report: Report, rules: Fit
     _add_notes(report, {"output": output}, rules)
 
 
-def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
-    """Add to the report's notes for people. For a list of tasks, add each try of a task. For any other tool that
-    failed on the Python plane, add the beginning of the tool's data."""
+def _add_details(command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
+    """Add details for people to the report's notes. For a list of tasks, the details are the tries of each task. For
+    any other tool, they are the beginning of a failed tool's data (Python plane only)."""
     dialect = RULES[command.dialect]
     if not result.tries:
         answer = answer_beginning(result.data) if dialect.error_fails_command else ""
@@ -127,7 +127,7 @@ def _add_notes(report: Report, notes: Mapping[str, JsonValue], rules: FitRules) 
     """Add notes to a report, if an event has room for them beside the report's context. Return False if it has not.
 
     Notes are for people, not for a playbook's templates. Only in the result of a loop, templates can read the notes
-    of the loop's items (`_add_tries`).
+    of the loop's items (`_add_details`).
     """
     if not json_text.fits(json_text.dumps([report.context, notes]), rules.max_bytes):
         return False

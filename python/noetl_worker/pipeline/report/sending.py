@@ -33,31 +33,31 @@ class Sending:
 
     known_until: float
     """Monotonic time until which this worker surely has the command."""
-    outside: Callable[[], AbstractContextManager[None]] | None = None
+    free_slot: Callable[[], AbstractContextManager[None]] | None = None
     """Function that returns a context manager (Slots.waiting), which gives up the command's slot while it is open. None
     for an outcome from a dead process, whose command has no slot here."""
-    left: AbstractContextManager[None] | None = None
-    """Context manager from calling `outside`, entered while the command has given up its slot. None while the command
-    has its slot."""
+    slot_freed: AbstractContextManager[None] | None = None
+    """Context manager that the function in `free_slot` returned, entered while the command has given up its slot. None
+    while the command has not given up its slot."""
     tries: int = 0
     uncertainty: Uncertainty = field(default_factory=Uncertainty)
 
     @property
-    def is_inside(self) -> bool:
+    def has_slot(self) -> bool:
         """True while the command has its slot."""
-        return self.outside is not None and self.left is None
+        return self.free_slot is not None and self.slot_freed is None
 
-    def leave(self) -> None:
+    def give_slot_up(self) -> None:
         """Give up the slot, if the command has it."""
-        if self.outside is not None and self.left is None:
-            self.left = self.outside()
-            self.left.__enter__()
+        if self.free_slot is not None and self.slot_freed is None:
+            self.slot_freed = self.free_slot()
+            self.slot_freed.__enter__()
 
-    def come_back(self) -> None:
+    def take_slot_back(self) -> None:
         """Take the slot back, if it was given up."""
-        left, self.left = self.left, None
-        if left is not None:
-            left.__exit__(None, None, None)
+        freed, self.slot_freed = self.slot_freed, None
+        if freed is not None:
+            freed.__exit__(None, None, None)
 
     def count(self, how: SendStatus) -> None:
         self.tries += 1

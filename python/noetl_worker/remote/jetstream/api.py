@@ -113,8 +113,8 @@ async def ask_if_there(
 
 
 async def owning_stream(client: Client, *subjects: str) -> str | None:
-    """Return the name of the stream that owns the first of `subjects` that any stream owns. Return None if no stream
-    owns any of `subjects`."""
+    """Try `subjects` in order until a stream owns the subject, and return the name of this stream. Return None if no
+    stream owns any of `subjects`."""
     for subject in subjects:
         names = (await ask(client, "STREAM.NAMES", {"subject": subject})).get("streams")
         if names:

@@ -159,7 +159,8 @@ class Client(LibraryClient):
         self.has_had_too_much = False
         self._ps = _Parser(self)
         self._asked: Final[dict[asyncio.Future[Any], str]] = {}
-        """Subjects of the open requests. The key is a future that gets the server's refusal of the request."""
+        """Subject of each open request. The key is a future: if the NATS server refuses the request (no permission),
+        the future gets the error text."""
         self.is_ack_refused = False
         """True if the server refused an acknowledgement since this flag was reset. The login then lacks the permission
         to acknowledge."""

@@ -195,8 +195,8 @@ async def find(client: Client, settings: Settings) -> Found:
 
 
 async def _with_dead_letters(client: Client, found: Found) -> Found:
-    """Add the configuration of the stream of dead letters to a copy of `found`. If reading fails, add the error text to
-    the copy instead: a worker rarely needs this stream."""
+    """Return a copy of `found` (descriptions of the command stream and its durable) with the dead letter stream's
+    configuration. If reading fails, the copy has the error text instead, because a worker rarely needs this stream."""
     try:
         stream = await owning_stream(client, DEAD_LETTER_SUBJECT)
         info = await ask_if_there(client, f"STREAM.INFO.{stream}") if stream is not None else None

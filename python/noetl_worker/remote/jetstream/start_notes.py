@@ -99,7 +99,7 @@ class Start:
     def __init__(self, notes: _Notes, slots: Slots) -> None:
         self._notes = notes
         self._slots = slots
-        self.alone: Final = ExitStack()
+        self.exclusive: Final = ExitStack()
         """Context that is open while the command's last allowed start runs without other commands. Closing the context
         lets other commands run again."""
 
@@ -120,8 +120,8 @@ class Start:
 
     def waiting(self, kind: str | None = None) -> AbstractContextManager[None]:
         """Return a context manager (`Slots.waiting`) that frees the command's slot while the command waits for other
-        commands. If this command runs alone in its worker (`alone`), let the worker run others again."""
-        self.alone.close()
+        commands. If this command runs alone in its worker (`exclusive`), let the worker run others again."""
+        self.exclusive.close()
         return self._slots.waiting(kind)
 
 
@@ -160,9 +160,9 @@ class StartNotes:
             yield start
             return
         if len(counted) == MOST_STARTS - 1:
-            await slots.enter_alone()
-            start.alone.callback(slots.leave_alone)
-        with start.alone:
+            await slots.start_exclusive()
+            start.exclusive.callback(slots.end_exclusive)
+        with start.exclusive:
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
             note = {"worker": self._worker, "at": now}
             await self._tried(self._write(key, [*notes, note][-MOST_STARTS:]))

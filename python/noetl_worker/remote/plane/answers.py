@@ -57,8 +57,8 @@ MEANING: Final = _Meanings(
         **dict.fromkeys((429, 502, 503, 504), Meaning.OVERLOADED),
     }
 )
-PASSES: Final = frozenset({Meaning.AUTH, Meaning.PASSING, Meaning.OVERLOADED})
-"""Meanings of temporary trouble, after which the worker repeats the same request."""
+TEMPORARY: Final = frozenset({Meaning.AUTH, Meaning.PASSING, Meaning.OVERLOADED})
+"""Meanings of answers that tell of temporary trouble. After such an answer the worker repeats the same request."""
 CUT_BY_A_PROXY: Final = frozenset({502, 504})
 """Statuses of a proxy that stopped waiting for the plane's answer. The plane may still process the request."""
 

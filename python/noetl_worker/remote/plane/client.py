@@ -95,8 +95,8 @@ class ControlPlaneClient:
         self.credential_cache: Final = CredentialCache()
         """Cache of the credentials that the planes gave to this client."""
         self.weak_secrets: Final[set[tuple[str, str]]] = set()
-        """Credentials and keychain entries whose secret is too weak to be redacted, if a warning was already logged
-        (`credentials.py`)."""
+        """Credentials and keychain entries about which `credentials.py` has logged a warning: their secret is too short
+        or too common to be redacted. The warning is logged once for each."""
 
     async def plane(self, server_url: str) -> Plane:
         """Return the plane for a notification. `server_url` is the server in the notification, or "" if no server is
@@ -249,7 +249,7 @@ class Plane:
         """Claim a command: POST /api/commands/{event_id}/claim (protocol/claim.md#leases)."""
         url, body = self.url + url_path("api", "commands", event_id, "claim"), _claim_body(worker_id)
         patience_s = CLAIM_PATIENCE_S
-        if self.gate.is_down and self.client.servers.open_share() > self.gate.open_share():
+        if self.gate.is_down and self.client.servers.capacity_fraction() > self.gate.capacity_fraction():
             patience_s = 0.0  # leave the slot to commands of other planes
         return self.client.send(
             "POST", url, body, headers=self._headers, gate=self.gate, patience_s=patience_s, times=_CLAIM_TIMES
@@ -343,14 +343,14 @@ class Plane:
         path, extra_s = url_path(execution_id), max(self.rules.storing_s(len(data)), _transfer_s(body))
         if not self.rules.is_stored_alone(data):
             return await self._result_call("PUT", path, body, extra_s=extra_s, patience_s=patience_s)
-        async with self.server.alone.place(patience_s) as left_s:
+        async with self.server.large_result_gate.place(patience_s) as left_s:
             return await self._result_call("PUT", path, body, extra_s=extra_s, patience_s=left_s)
 
     async def stored_result(self, ref: str, said: Mapping[str, JsonValue] = _NOTHING) -> tuple[JsonValue, bytes]:
         """Return the value that a `noetl://...` reference names, and the JSON of this value.
 
         Args:
-            said: the claim's object with the reference. The error for a missing result has its storing or expiry time.
+            said: object with `ref`. If the result is missing, the error quotes this object's storing or expiry time.
         """
         path = url_path("resolve", ref=ref)
         answer = await self._result_call("GET", path)

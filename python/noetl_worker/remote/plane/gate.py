@@ -1,11 +1,11 @@
 """Limit on concurrent requests to one control plane: additive increase, multiplicative decrease.
 
-A refusal (503, 429) or a missing answer halves the limit. A slow answer reduces the limit by a quarter. The limit
+A refusal (429, 502, 503, 504 or no answer) halves the limit. A slow answer reduces the limit by a quarter. The limit
 recovers within 30 s. A plane that refuses several times in a row counts as down. Such a plane gets one request at a
 time, at growing intervals. Otherwise a fleet of workers could keep the plane down.
 
 A server error (500) may be the fault of one execution. If several executions get server errors, with no other answer in
-between, the plane is at fault. The server errors then count as refusals.
+between, the plane is at fault, and counts as down.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 
 RECOVERY_S: Final = 30.0
 DOWN_AFTER: Final = 3
-"""Number of refusals in a row after which a plane counts as down. A refusal counts only if its request was sent after
-the previous refusal. Server errors (500) in DOWN_AFTER different executions count as one refusal."""
+"""Number of refusals in a row (429, 502, 503, 504 or no answer) after which a plane counts as down. A refusal counts
+only if its request was sent after the previous refusal. A plane also counts as down after other server errors (500)
+in DOWN_AFTER different executions."""
 FAILURES_WITHIN_S: Final = 10.0
-"""Seconds within which server errors (500) in DOWN_AFTER executions count as a refusal by the plane."""
+"""Seconds within which server errors (500) in DOWN_AFTER different executions make a plane count as down."""
 FIRST_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 5.0
 _SLOW_S: Final = 2.0
@@ -81,9 +82,9 @@ class Gate:
         share = min(1.0, (time.monotonic() - self._reduced_at) / RECOVERY_S)
         return max(1, int(self._reduced_to + (self.full - self._reduced_to) * share))
 
-    def open_share(self) -> float:
-        """Return the current limit divided by `full`: above 0 and at most 1. The result is smallest while the plane is
-        down."""
+    def capacity_fraction(self) -> float:
+        """Return the share of the largest number of concurrent requests (`full`) that is allowed now: above 0, at most
+        1. The share is smallest while the plane is down."""
         return 1 / self.full if self.is_down else self.limit() / self.full
 
     # ── one request ──
@@ -99,7 +100,7 @@ class Gate:
             left_s = give_up_at - time.monotonic()
             if left_s <= 0:
                 return False
-            await self._turn(left_s)
+            await self._wait_for_room(left_s)
         self.inside += 1
         if self.has_room():
             # A request that leaves wakes only one waiting request, which is too few when the limit has grown.
@@ -175,7 +176,8 @@ class Gate:
             self._usual_s += _WEIGHT * (took_s - self._usual_s)
 
     def failed(self, sent_at: float, execution: Hashable) -> None:
-        """Note a server error for a request of an execution. Server errors in DOWN_AFTER executions count as a refusal.
+        """Note a server error for a request of an execution. After server errors in DOWN_AFTER different executions,
+        the plane counts as down.
 
         Args:
             sent_at: monotonic time at which the request was sent.
@@ -188,8 +190,8 @@ class Gate:
             self.refused(sent_at)
 
     def refused(self, sent_at: float, retry_after_s: float | None = None, *, is_outage: bool = False) -> None:
-        """Cut the limit on concurrent requests in half after a 503, a 429 or a missing answer. Let no request pass
-        during a Retry-After, nor for some seconds after DOWN_AFTER refusals in a row.
+        """Cut the limit on concurrent requests in half after a refusal (429, 502, 503, 504 or no answer). Let no
+        request pass during a Retry-After, nor for some seconds after DOWN_AFTER refusals in a row.
 
         Args:
             sent_at: monotonic time at which the request was sent. Refusals of requests sent together count once.
@@ -228,11 +230,11 @@ class Gate:
             return self.inside == 0
         return self.inside < self._reduced_to or self.inside < self.limit()
 
-    async def _turn(self, left_s: float) -> None:
-        """Wait at most `left_s` seconds for a place that another request frees.
+    async def _wait_for_room(self, left_s: float) -> None:
+        """Wait at most `left_s` seconds until another request to the plane ends and frees a place at the gate.
 
-        The wait ends earlier if the gate's pause ends. Without a pause the wait ends after a second, because the limit
-        grows with time.
+        The wait ends earlier at the end of a pause, during which the gate lets no request pass. Without a pause the
+        wait ends after a second, because the limit on concurrent requests may have grown by then.
         """
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)

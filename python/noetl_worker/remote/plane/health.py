@@ -31,7 +31,8 @@ class PlaneHealth:
 
     @property
     def has_no_nats(self) -> bool:
-        """True if the plane sends no commands over NATS. Workers need a bridge process, which brings them into NATS."""
+        """True if the plane sends no commands over NATS. A bridge process must then bring the commands into NATS for
+        the workers."""
         return self.nats == _REMOVED
 
     def missing_bridge_error(self, url: str) -> PlaneWithoutNats:

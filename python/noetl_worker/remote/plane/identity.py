@@ -38,7 +38,7 @@ class Identity:
         `name` to the plane's registry."""
         return self.stable or self.unique if RULES[dialect].accepts_same_worker else self.unique
 
-    def can_return(self, dialect: Dialect) -> bool:
+    def can_claim_again(self, dialect: Dialect) -> bool:
         """Return whether another process can take over the claims of this process after its end."""
         return self.stable is not None or not RULES[dialect].accepts_same_worker
 
@@ -56,7 +56,7 @@ class Identity:
                 advice="set WORKER_HEARTBEAT_INTERVAL to 15: the control plane gives away the commands of a worker "
                 f"without a heartbeat for {stale_after_s:g} s",
             )
-        if not self.can_return(dialect):
+        if not self.can_claim_again(dialect):
             log.warning(
                 "worker_id_unset",
                 advice="set WORKER_ID (a StatefulSet's pod name): a claim on the Rust control plane is for ever, and "

@@ -14,8 +14,8 @@ STEPS = "steps"
 
 @dataclass(frozen=True, slots=True)
 class Referred:
-    """Earlier step's result, of which the claim has only a reference and a preview. The result itself is in the result
-    store."""
+    """Earlier step's result that is in the result store. The answer to the claim has only a reference to the result and
+    a preview."""
 
     name: str
     ref: str
@@ -23,9 +23,10 @@ class Referred:
     size: int
     """Size in bytes of an earlier step's stored result, or 0 if the answer to the claim does not tell the size."""
     summary: Mapping[str, JsonValue]
-    """Value that the claim has under the step's name, with the preview of the result."""
+    """Object with the preview of the result. The answer to the claim has this object under the earlier step's name."""
     record: Mapping[str, JsonValue]
-    """Value that the claim has for the step in its object `steps`. Only the Rust plane's claims have `steps`."""
+    """Object for the earlier step under `steps` in the answer to the claim. Empty on the Python plane, whose answers
+    have no `steps`."""
 
 
 class Names(Protocol):
@@ -57,8 +58,8 @@ class Names(Protocol):
 def read_reference(
     name: str, reference: Mapping[str, JsonValue], summary: Mapping[str, JsonValue], record: Mapping[str, JsonValue]
 ) -> Referred | None:
-    """Return the `Referred` of an earlier step's result. Return None if its reference does not point into the result
-    store (`noetl://...`)."""
+    """Return the description (`Referred`) of an earlier step's result that is in the result store. Return None if
+    `reference` does not point into the result store (`noetl://...`)."""
     ref = reference.get("ref")
     if not isinstance(ref, str) or not ref.startswith("noetl://"):
         return None

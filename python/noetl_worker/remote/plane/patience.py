@@ -11,7 +11,7 @@ import structlog
 
 from noetl_worker.errors import ControlPlaneError, ServerRefused
 from noetl_worker.models import backoff
-from noetl_worker.remote.plane.answers import MEANING, PASSES, Meaning
+from noetl_worker.remote.plane.answers import MEANING, TEMPORARY, Meaning
 
 T = TypeVar("T")
 MAX_DELAY_S: Final = 10.0
@@ -39,7 +39,8 @@ class Uncertainty:
     _since = float("inf")
 
     def reset(self) -> None:
-        """Start counting uncertain answers anew, after an answer with a clear meaning."""
+        """Set the count of uncertain answers (such as a 500) back to zero: the last answer was clear, or the next
+        request begins."""
         self._tries = 0
         self._since = float("inf")
 
@@ -48,15 +49,15 @@ class Uncertainty:
         self._since = min(self._since, time.monotonic())
 
     def is_over(self, most_s: float = UNCERTAIN_S) -> bool:
-        """Return whether to stop repeating the request and treat its uncertain answers as a refusal: after
-        UNCERTAIN_TRIES such answers and at least `most_s` seconds."""
+        """Return whether to stop repeating a request and treat the request as refused. This is so after UNCERTAIN_TRIES
+        uncertain answers in a row, if the first of them came at least `most_s` seconds ago."""
         return self._tries >= UNCERTAIN_TRIES and time.monotonic() - self._since >= most_s
 
 
 def is_passing(error: ControlPlaneError) -> bool:
     """Return whether a call that failed with this error may succeed later: after a missing answer, a busy or
     unreachable plane, or refused credentials."""
-    return error.is_retryable or (isinstance(error, ServerRefused) and MEANING[error.status] in PASSES)
+    return error.is_retryable or (isinstance(error, ServerRefused) and MEANING[error.status] in TEMPORARY)
 
 
 async def retry_while_passing(

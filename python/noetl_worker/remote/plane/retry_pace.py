@@ -14,9 +14,10 @@ from typing import Final
 from noetl_worker.models.claim import ClaimAnswer, RetryLater
 
 RATE_PER_S: Final = 5.0
-FROM_DELIVERY: Final = 4
-"""Delivery count from which `RetryPace` delays a message. By then, a plane that has broken down gives no commands at
-all. If the plane still gives other commands, the message's own command is at fault."""
+FIRST_DELAYED_DELIVERY: Final = 4
+"""Number of the first delivery of a message that `RetryPace` delays. In earlier deliveries, a failed claim may be the
+fault of a plane that has broken down just after giving other commands. A plane that still gives other commands at this
+delivery works, so the message's own command is at fault."""
 HEALTHY_S: Final = 1.0
 """Seconds for which a plane counts as healthy after the plane gave a command. If a claim fails in these seconds, its
 own command is at fault."""
@@ -39,7 +40,7 @@ class RetryPace:
         result is 0 unless the command itself seems to be at fault."""
         now = time.monotonic()
         is_its_own = isinstance(claim, RetryLater) and claim.is_server_error and now - self.given_at < HEALTHY_S
-        if not is_its_own or num_delivered < FROM_DELIVERY:
+        if not is_its_own or num_delivered < FIRST_DELAYED_DELIVERY:
             return 0.0
         turn = max(now, self._last_turn) + 1 / RATE_PER_S
         if turn > now + MAX_WAIT_S:  # no time is left: spread these claims, or all come in one second

@@ -152,8 +152,8 @@ class DialectRules(Protocol):
     """True if the plane's own worker reports the output (stdout) of a tool that succeeded. This worker's notes for
     people then leave the output out."""
     loop_has_last_events: bool = False
-    """True if the result of a loop, as later steps see it, consists of each item's last event. Notes for people in
-    that event would thus reach later steps."""
+    """True if the result of a loop, as later steps see it, consists of each item's last event. If the
+    worker put its notes for people into that event, later steps would get the notes too."""
     error_fails_command: bool = False
     """True if an error that a tool returned fails the command, unless a case handled the error. If false, the playbook
     goes on."""
@@ -174,7 +174,8 @@ class DialectRules(Protocol):
         return False
 
     def has_expired(self, answer: Response) -> bool:
-        """Return whether the answer says that a result has expired, but a second request may still find the result."""
+        """Return whether the answer says that a stored result has expired in one server's memory. The caller then asks
+        once more, because the plane may still find the result elsewhere."""
         return False
 
     def is_in_memory(self, reference: Mapping[str, JsonValue]) -> bool:
@@ -187,7 +188,7 @@ class DialectRules(Protocol):
         return False
 
     def whole_result(self, data: bytes) -> bytes:
-        """Return the JSON of a stored result, packed or not.
+        """Return the JSON of a stored result. If the stored form is packed (compressed), decompress it first.
 
         Raises:
             ControlPlaneError: the packed result is damaged, or too large.
@@ -234,7 +235,7 @@ class DialectRules(Protocol):
         refusal has another reason."""
         return None
 
-    def cut(self, report: Report, step: str, max_bytes: int) -> bool:
+    def shrink(self, report: Report, step: str, max_bytes: int) -> bool:
         """Take the result out of a report that is too large for a batch of `max_bytes`. The result goes to the result
         store instead.
 
@@ -265,7 +266,7 @@ class DialectRules(Protocol):
     def started(self, command: CommandFields, worker_id: str) -> Post:
         """Return the request that reports only the start of a command."""
 
-    def parts(self, report: Report, *, with_start: bool) -> tuple[EventRequest, ...]:
+    def requests(self, report: Report, *, with_start: bool) -> tuple[EventRequest, ...]:
         """Return the requests of the terminal events, in order. The plane must accept a request before the next request
         is sent."""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from noetl_worker.remote.plane.answers import MEANING, PASSES, Meaning, is_page
+from noetl_worker.remote.plane.answers import MEANING, TEMPORARY, Meaning, is_page
 from noetl_worker.remote.transport.transport import Response
 
 _REFUSALS: Final = frozenset({400, 409, 413, 422})
@@ -44,7 +44,7 @@ def judge(answer: Response) -> SendStatus:
     if means is Meaning.ACCEPTED and is_the_planes:
         return SendStatus.ACCEPTED
     # A proxy's answer says nothing about the events, except a 400 or 413: a firewall may refuse this body for ever.
-    if means in PASSES or 300 <= status < 400 or (is_page(answer) and (means is Meaning.ACCEPTED or status == 404)):
+    if means in TEMPORARY or 300 <= status < 400 or (is_page(answer) and (means is Meaning.ACCEPTED or status == 404)):
         return SendStatus.PASSING
     # A route that is missing while the plane is replaced says nothing about the events either.
     return SendStatus.REFUSED if is_the_planes and status in _REFUSALS else SendStatus.UNCERTAIN

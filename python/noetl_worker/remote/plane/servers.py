@@ -39,9 +39,9 @@ class PlaneServer:
     """Limit on concurrent requests to the result store. It is separate from `gate`, so that an outage of the store does
     not hold up claims and events."""
     retry_pace: RetryPace
-    alone: Gate
+    large_result_gate: Gate
     """Limit on large PUTs to the result store: one at a time, since a large PUT keeps the plane from answering. A large
-    PUT passes `alone`, then `store_gate`."""
+    PUT passes `large_result_gate`, then `store_gate`."""
     store_route: str = ""
     """Path at which the result store answered last. Empty before the first answer of the store."""
     batch_bytes: int | None = None
@@ -63,7 +63,8 @@ class Servers:
         """Servers that refused the credentials, each with the monotonic time until which the server gets no claims."""
         self._logged: set[str] = set()
         self._asked: dict[str, str] = {}
-        """Trusted URLs. The key is the URL as a notification writes it, for example with `/api` at the end."""
+        """Cache of `choose_url`: the trusted URL for each server URL that notifications have named. The named URL may
+        differ from the trusted URL, for example by `/api` at the end."""
 
     def choose_url(self, named: str) -> str:
         """Return the URL to contact for a notification that names the server `named` ("" if the notification names no
@@ -115,10 +116,10 @@ class Servers:
     def pause_left_s(self, url: str) -> float:
         return max(0.0, self.paused[url] - time.monotonic()) if url in self.paused else 0.0
 
-    def open_share(self) -> float:
+    def capacity_fraction(self) -> float:
         """Return the current limit on concurrent requests to a plane, divided by its full limit: above 0, at most 1.
         The largest ratio of all planes counts: a plane that is down must not hold up other planes' commands."""
-        return max((server.gate.open_share() for server in self._known.values()), default=1.0)
+        return max((server.gate.capacity_fraction() for server in self._known.values()), default=1.0)
 
     def _log_untrusted(self, url: str) -> None:
         """Warn of a URL that the settings do not name. Warn once for each URL, and of at most MAX_SERVERS URLs."""

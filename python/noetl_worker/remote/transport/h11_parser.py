@@ -34,8 +34,8 @@ class H11Parser:
         """Head of the last answer, or None. After a 101 answer the connection uses another protocol, which this parser
         does not read."""
         self._is_asked = False
-        """True from the start of a request to the end of its answer. For a plane, the first bytes of the answer set
-        this flag."""
+        """True from the start of a request to the end of its answer. On a connection to a plane, the flag becomes True
+        only with the first bytes of the answer, because the worker writes requests to a plane without this parser."""
         self.is_behind = False
         """True if `feed_data` stopped before the end of its data. `feed_data(b"")` then reads the remaining data."""
 

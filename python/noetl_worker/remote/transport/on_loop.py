@@ -96,7 +96,7 @@ class _PlaneConnection(HttpConnection[Response]):
         super().__init__()
         self._server = server
         self.unwritten = b""
-        """Request to write at the end of this iteration of the event loop."""
+        """HTTP request that waits to be sent at the end of this iteration of the event loop. Empty if none waits."""
 
     # ── the request ──
 

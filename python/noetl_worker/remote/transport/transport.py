@@ -31,7 +31,7 @@ CONNECT_S: Final = 10.0
 PROBE_S: Final = 15
 PROBES: Final = 4
 """Number of TCP keepalive probes to a silent peer, each after PROBE_S seconds. If no probe is answered, the connection
-ends. Otherwise a request without a time limit would never end after its peer has vanished."""
+ends. Without probes, a request without a time limit would never end after its peer has vanished."""
 SOCKET_OPTIONS: Final = tuple(
     (level, getattr(socket, name), value)
     for level, name, value in (

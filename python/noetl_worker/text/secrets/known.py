@@ -1,5 +1,7 @@
-"""The secret texts of one command, in every form they may have (`forms`), grouped by where they are replaced
-(`strength`).
+"""The secret texts of one command, in every form they may have (module `forms`).
+
+The texts are grouped by where redaction replaces them: anywhere, as whole words, or only in texts for people. The
+strength of a secret decides its group (module `strength`).
 
 A credential's field is public if its name means an address or a user, such as `host`. The value of every other field is
 secret: a new kind of credential must not leak because of an odd field name.

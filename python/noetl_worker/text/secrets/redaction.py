@@ -32,8 +32,8 @@ _KNOWN: Final[ContextVar[Callable[[], SecretTexts] | None]] = ContextVar("noetl_
 
 
 remember: Final = _KNOWN.set
-"""Function that registers a command's secrets for the current asyncio task and the tasks that it starts. Its argument
-is a function that returns the secrets. `known_here` calls this function each time, to get later secrets too."""
+"""Function that registers a callback for the current asyncio task and the tasks that this task starts. The callback
+returns the command's secrets. `known_here` calls the callback at each use, because more secrets may have been added."""
 
 
 def known_here() -> SecretTexts:
@@ -130,8 +130,8 @@ def _encoded(secrets: Sequence[str]) -> Iterator[bytes]:
 
 
 def _least(secret: bytes) -> int:
-    """Return the fewest bytes of a secret that "[REDACTED]" replaces where a cut has divided the secret. Fewer bytes
-    occur by chance and disclose little."""
+    """Return the minimum size, in bytes, at which the remainder of a cut secret is redacted. Fewer bytes stay, because
+    so few bytes occur by chance and disclose little."""
     return min(MIN_SECRET_CHARS, (len(secret) + 1) // 2)
 
 

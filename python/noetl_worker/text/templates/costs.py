@@ -41,8 +41,8 @@ def _free(budget: Budget, *_: Any, **__: Any) -> None:
 
 
 def _printed(budget: Budget, value: Any, size: int = 1) -> None:
-    """Charge the rendering's budget for a filter whose result has at most `size` times the bytes of the value as text.
-    A list or object is converted to text first."""
+    """Charge the rendering's budget for a filter whose result has at most `size` times as many bytes as the value's
+    text. A list or object is converted to text first."""
     if isinstance(value, str):
         budget.charge_value(value, PRINTED, size)
     else:
@@ -51,17 +51,18 @@ def _printed(budget: Budget, value: Any, size: int = 1) -> None:
             budget.charge_value(value, 0, size - PRINTED)
 
 
-def _text(times: int = 1, per_sign: int = 0) -> Cost:
-    """Return a cost function for a filter whose result has at most `times` the bytes of the filtered text. Each
-    character costs `per_sign` nodes (units of work) more."""
+def _text(times: int = 1, per_character: int = 0) -> Cost:
+    """Return a cost function for a filter whose result has at most `times` as many bytes as the filtered text and the
+    arguments. Besides these bytes, the function charges `per_character` nodes (units of work) for each character of the
+    filtered text."""
 
     def cost(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
         for part in (value, *arguments, *named.values()):
             _printed(budget, part, times)
         if isinstance(value, str):
-            budget.charge(per_sign * len(value))
-        elif per_sign:
-            budget.charge(per_sign * len(str(value)))
+            budget.charge(per_character * len(value))
+        elif per_character:
+            budget.charge(per_character * len(str(value)))
 
     return cost
 
@@ -340,7 +341,7 @@ def _absolute(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 def _wrapped(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
     """Charge the rendering's budget for `wordwrap`, which puts the argument `wrapstring` between all lines. A line may
     have only one character."""
-    _text(8, per_sign=20)(budget, value, *arguments, **named)
+    _text(8, per_character=20)(budget, value, *arguments, **named)
     between = named.get("wrapstring", arguments[2] if len(arguments) > 2 else None)
     if isinstance(between, str):
         budget.charge(size=text_size(between) * len(str(value)))
@@ -354,8 +355,8 @@ def _linked(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
     _SLOW_TEXT(budget, value, *arguments, **named)
 
 
-_SLOW_TEXT: Final = _text(4, per_sign=8)
-_WORDS: Final = _text(2, per_sign=2)
+_SLOW_TEXT: Final = _text(4, per_character=8)
+_WORDS: Final = _text(2, per_character=2)
 
 
 def lazily(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
@@ -432,7 +433,7 @@ _TEXT_METHODS: Final[dict[str, Cost]] = {
     **dict.fromkeys(("center", "ljust", "rjust", "zfill"), _width),
     "expandtabs": _tabs,
     "join": _joined_by,
-    "maketrans": _text(100, per_sign=2),
+    "maketrans": _text(100, per_character=2),
     "replace": _replaced,
     "rsplit": _pieces_backwards,
     "split": _pieces,

@@ -67,9 +67,9 @@ _OPERANDS: Final = (int, float, str, list, tuple, dict, type(None), Undefined)
 """Types of values that templates may use with an operator. An operator with a value of another type has no known cost
 and is refused."""
 _KEYS: Final = (KeysView, set)
-_SOUGHT_NODES: Final = 80
-"""Nodes (units of work) that looking up one key in an object costs. The object may have as many keys as
-`keys.MAX_NUMBERS` allows."""
+_SOUGHT_WEIGHT: Final = 80
+"""Weight (see `Budget.charge_value`) of each element when a template subtracts from an object's keys, as in
+`a.keys() - b`. The weight is high, because a look-up is slow if `keys.MAX_NUMBERS` numbers as keys collide."""
 _NESTED_NODES: Final = 32
 """Nodes (units of work) that each item of a tuple costs if the tuple contains tuples. The cost limits the depth of
 tuples: hashing recurses, and a deep tuple would overflow the C stack."""
@@ -273,7 +273,7 @@ def charge_operation(budget: Budget, operator: str, left: Any, right: Any) -> No
     """
     is_format = operator == "%" and isinstance(left, str)
     if operator == "-" and isinstance(left, _KEYS) and isinstance(right, (*_KEYS, list, tuple, dict)):
-        budget.charge_value((left, right), _SOUGHT_NODES)
+        budget.charge_value((left, right), _SOUGHT_WEIGHT)
         return
     for operand in (left,) if is_format else (left, right):
         if not isinstance(operand, _OPERANDS):

@@ -14,7 +14,7 @@ from noetl_worker.text.templates.sandbox import LENIENT
 
 _WORD: Final = re.compile(r"\w+")
 _FIRST_NAME: Final = re.compile(r"[.\[]")
-"""Pattern of the character that ends the first name of a path: `.` or `[`."""
+"""Pattern of the character that ends the first part of a path (`step` of `step.data`): `.` or `[`."""
 _CODE: Final = ("code", "script")
 _CODE_B64: Final = ("code_b64", "code_base64")
 
@@ -85,8 +85,8 @@ def find_codes(fields: Mapping[str, JsonValue]) -> Iterator[str]:
 
 
 def places_in_code(config: JsonValue, places: Sequence[str]) -> list[str]:
-    """Return those of the paths `places` (such as `step.data`) whose first name occurs in the code of a tool or of its
-    tasks."""
+    """Return those of `places` (paths of redacted values, such as `step.data`) whose first part (here `step`) occurs in
+    the code of a tool or of its tasks. Such code may read a redacted value, so the worker logs a warning."""
     code = " ".join(_find_all_codes(config))
     names = {place: _FIRST_NAME.split(place, 1)[0] for place in places} if code else {}
     in_code = names_in(code, names.values())

@@ -155,7 +155,8 @@ class TemplateScope(Context):
         return Budget()
 
     def derived(self, locals: dict[str, Any] | None = None) -> Context:  # noqa: A002 - as Jinja's own
-        """Return the context of a scoped block, with this context's budget."""
+        """Return the context of a scoped block of the template. The new context shares this context's budget: the work,
+        size and time that the rendering has left."""
         inner = super().derived(locals)
         inner.__dict__["budget"] = self.budget
         return inner
@@ -290,11 +291,11 @@ class Environment(ImmutableSandboxedEnvironment):
         return obj if isinstance(obj, Undefined) else self.undefined(obj=obj, name=attribute)
 
     def step_result(self, context: Context, name: str, obj: Any) -> Any:
-        """Return the value of `step.result`: the key `result`, else the step's whole data, as older playbooks expect
-        (protocol/command.md#names).
+        """Return the value of `NAME.result` in a template: the key `result` of the variable NAME, whose value is `obj`.
 
-        The whole data is returned only if `step` is a variable of the command. For a variable of a loop, `result` is an
-        ordinary key.
+        If a variable of the command lacks this key, return its whole value. Such a variable may hold a step's data, for
+        which older playbooks write `step.result` (protocol/command.md#names). For a variable that the template itself
+        sets (by `for` or `set`), `result` is an ordinary key.
         """
         if type(obj) in (dict, WithFallback) and "result" not in obj and context.parent.get(name) is obj:
             return obj

@@ -22,7 +22,8 @@ _ERROR: Final = re.compile(r"^- `([a-z_]+)`: (.+)$")
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """The sections of a `page.md` as Markdown. A section that the file lacks is empty."""
+    """The sections of a kind's `page.md`, the handwritten part of the kind's documentation, as Markdown. A section that
+    the file lacks is empty."""
 
     example: str = ""
     """A step's `tool` as YAML, without the Markdown code fence."""

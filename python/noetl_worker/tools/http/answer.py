@@ -78,7 +78,7 @@ class Content:
 
     def leave_room(self) -> None:
         """Give the reserved memory back, after the body has been converted."""
-        room.give_back(self.charged, self.owner or self)
+        room.release(self.charged, self.owner or self)
         self.charged = 0
 
     def end_without_half(self) -> None:
@@ -96,7 +96,8 @@ class Content:
         return self.take().decode("utf-8", "replace")
 
     def take(self, ending: bytes = b"") -> bytes:
-        """Return the received body, followed by `ending`, and empty this object."""
+        """Return the received body and empty this object. The bytes `ending` are appended to the body, such as a note
+        that the body was cut."""
         pieces, self.pieces = [*self.pieces, ending], []
         return b"".join(pieces)
 

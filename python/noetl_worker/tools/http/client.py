@@ -348,7 +348,7 @@ def _same_place(here: httpx.URL, there: httpx.URL) -> bool:
 
 
 def is_secret(name: str, given: Collection[str]) -> bool:
-    """Return True if a header may be secret: `given` has its name, or the name contains a word such as `key` or
-    `token`. Such a header must not follow a redirect to another server."""
+    """Return True if a header may be secret: its name is in `given` (names of headers known to be secret), or contains
+    a word such as `key` or `token`. Such a header must not be sent to another server, as after a redirect."""
     lower = name.lower()
     return any(word in lower for word in _SECRET_WORDS) or lower in {secret.lower() for secret in given}

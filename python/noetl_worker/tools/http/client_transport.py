@@ -65,7 +65,7 @@ class ClientTransport(httpx.AsyncBaseTransport):
 
         return await connected(connect, host, port, timeout_s, self._rule)
 
-    async def give_back(self, server: bytes, connection: StreamedConnection) -> None:
+    async def keep_open(self, server: bytes, connection: StreamedConnection) -> None:
         """Take a connection back after its answer has been read or closed. A reusable connection becomes idle; any
         other is closed."""
         if self._is_closed or not connection.is_usable(asyncio.get_running_loop().time()):
@@ -106,4 +106,4 @@ class _Body(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await self._owner.give_back(self._server, connection)
+            await self._owner.keep_open(self._server, connection)

@@ -48,8 +48,8 @@ class StreamedConnection(HttpConnection[None]):
         self._read_s = NO_LIMIT_S
 
     async def ask(self, request: httpx.Request, body: httpx.AsyncByteStream) -> httpx.Response:
-        """Send the request and return the answer as soon as its head has arrived. The answer's body is `body`, which
-        calls `next_piece`."""
+        """Send the request and return the answer as soon as its head has arrived. `body` becomes the stream of the
+        answer's body, and gets the bytes from this connection by `next_piece`."""
         self._read_s = request.extensions.get("timeout", {}).get("read") or NO_LIMIT_S
         self._pairs, self._size, self._beside, self._has_head = [], 0, 0, False
         self._is_asked = True

@@ -77,8 +77,8 @@ ALLOWED, ERROR = 0x7FFF_0000, 0x0005_0000
 CREATE_RULESET, RESTRICT_SELF = 444, 446
 """Numbers of two Landlock system calls, which are the same on all machines."""
 SCOPES_SINCE = 6
-"""First version of Landlock (Linux 6.12) that can restrict signals in a domain without any rule for files. A rule for
-files would also forbid mounts, which a sandbox started by a command needs."""
+"""First version of Landlock (Linux 6.12) that can forbid signals to outside processes without also restricting files.
+Restricting files would also forbid mounts, which a command needs to start a sandbox of its own."""
 SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2
 FILES_SINCE = 2
 """First version of Landlock with usable rules for files. Version 1 cannot allow renaming a file into another
@@ -268,7 +268,7 @@ class Domain:
 
     def __init__(self, is_wanted: bool = True, closed: tuple[str, ...] = ()) -> None:
         self.rules = -1
-        """Descriptor of the rules; -1: nothing is restricted, as on a kernel without domains."""
+        """File descriptor of the Landlock rules; -1: nothing is restricted, as on a kernel without Landlock."""
         version = landlock_version() if is_wanted else 0
         scopes = SCOPE_ABSTRACT_SOCKETS | SCOPE_SIGNALS if version >= SCOPES_SINCE else 0
         changes = CHANGES | (TRUNCATE if version >= 3 else 0) if closed and version >= FILES_SINCE else 0
@@ -358,10 +358,12 @@ def call_landlock(number: int, *arguments: int | bytes) -> int:
 
 
 class OomScore:
-    """The OOM score of this process and of its forks. Create this object before `enter`.
+    """The OOM score of this process and of its forks: if memory runs out, the kernel kills high scores first. Create
+    this object before the function `enter` confines the process.
 
-    The file with the score belongs to root while a process hides its memory. So a fork cannot open this file itself,
-    but inherits the score of its parent.
+    `enter` hides the memory of the process. The file with the score then belongs to root, so a fork cannot open
+    the file. Instead, this process opens its file early and sets its own score before it forks; the fork inherits the
+    score.
     """
 
     def __init__(self) -> None:

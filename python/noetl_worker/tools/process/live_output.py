@@ -36,8 +36,8 @@ _COMMAND: Final[ContextVar[Command | None]] = ContextVar("noetl_worker_output_co
 
 @contextmanager
 def watched(watcher: Watcher | None) -> Iterator[None]:
-    """Call `watcher` with each output line of commands inside the block. Commands in tasks that the block starts are
-    included. None: nobody gets the lines."""
+    """Call `watcher` with each output line of commands inside the block. Commands in asyncio tasks started by the block
+    are included. None: nobody gets the lines."""
     token = _WATCHER.set(watcher)
     try:
         yield
@@ -46,13 +46,14 @@ def watched(watcher: Watcher | None) -> Iterator[None]:
 
 
 def begin(command: Command) -> None:
-    """Attribute the output lines of the current task, and of tasks started by it, to `command` from now on."""
+    """Attribute the output lines of the current asyncio task, and of tasks started by it, to `command` from now on."""
     if _WATCHER.get() is not None:
         _COMMAND.set(command)
 
 
 def say(stream: str, text: str) -> None:
-    """Call the watcher, if there is one, with a redacted line of the current task's command."""
+    """Pass the output line `text`, redacted, to the watcher (the callback of `dev` or `exec`) if there is one. The line
+    is attributed to the command of the current asyncio task."""
     if _WATCHER.get() is not None:
         _say_redacted(stream, redact_text(text, known_here()))
 
@@ -63,14 +64,18 @@ def _say_redacted(stream: str, text: str) -> None:
         watcher(PrintedLine(command.execution_id, str(command.command_id), command.step, stream, text))
 
 
-def lines_of(stream: str, limit: int) -> LiveLines | None:
-    """Return an object that passes the output of a pipe to the watcher as lines. Return None if there is no watcher."""
+def live_lines(stream: str, limit: int) -> LiveLines | None:
+    """Return an object that splits a command's output into lines and passes each line to the watcher. The watcher is a
+    callback that prints the lines. Return None if there is no watcher.
+
+    `limit`: number of bytes of output after which no further lines are passed on.
+    """
     return LiveLines(stream, limit) if _WATCHER.get() is not None else None
 
 
 class LiveLines:
-    """Splits an output stream into lines for the watcher. Lines that arrive together are redacted together, because a
-    secret may span several lines."""
+    """Splits an output stream into lines for the watcher, a callback that prints the lines. Lines that arrive together
+    are redacted together, because a secret may span several lines."""
 
     def __init__(self, stream: str, limit: int) -> None:
         self._stream, self._left = stream, limit

@@ -148,7 +148,7 @@ async def supervise(group: Group, captures: Sequence[Capture], *, timeout_s: flo
     """
     watching = asyncio.get_running_loop().call_later(_QUICK_S, _watch, captures)
     try:
-        timed_out = not await _within(group.exited, timeout_s)
+        timed_out = not await _is_done_within(group.exited, timeout_s)
         if timed_out:
             await _stop(group)
         await _drain(captures)
@@ -167,9 +167,9 @@ def _watch(captures: Sequence[Capture]) -> None:
 
 async def _stop(group: Group) -> None:
     group.signal(signal.SIGTERM)
-    if not await _within(group.exited, GRACE_S):
+    if not await _is_done_within(group.exited, GRACE_S):
         group.signal(signal.SIGKILL)
-        await _within(group.exited, None)
+        await _is_done_within(group.exited, None)
     group.signal(signal.SIGKILL)  # members that outlived their leader hold the pipes open
 
 
@@ -182,7 +182,7 @@ async def _stop_although_cancelled(group: Group) -> None:
         await stopping
 
 
-async def _within(end: asyncio.Future[Any], seconds: float | None) -> bool:
+async def _is_done_within(end: asyncio.Future[Any], seconds: float | None) -> bool:
     if not end.done():
         # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that arrives at the end
         await asyncio.wait((end,), timeout=seconds)
@@ -195,7 +195,7 @@ async def _drain(captures: Sequence[Capture]) -> None:
     for capture in captures:
         capture.read_what_is_there()  # usually everything, and then there is nothing to wait for
         capture.watch()
-        await _within(capture.ended, max(0.0, deadline - time.monotonic()))
+        await _is_done_within(capture.ended, max(0.0, deadline - time.monotonic()))
 
 
 class Capture:

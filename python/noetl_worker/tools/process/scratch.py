@@ -26,7 +26,7 @@ directory."""
 
 
 class Scratch:
-    """The working directories of one tool's commands. `aclose` removes the directories that wait for reuse.
+    """The working directories of one tool's commands. `aclose` removes the directories kept for later commands.
 
     Args:
         confinement: confinement of the tool's commands. A directory is reused only if commands are confined, and the
@@ -40,8 +40,11 @@ class Scratch:
 
     @asynccontextmanager
     async def directory(self) -> AsyncIterator[str]:
-        """Provide a directory for one command. The command must have ended when the block ends. If the block raises,
-        the directory is removed."""
+        """Provide an empty directory for one command. The command must have ended when the block ends.
+
+        At the end of the block, an unchanged directory may be kept for a later command. Any other directory is removed.
+        If the block raises, the directory is removed in any case.
+        """
         path, look = self._taken()
         is_over = False
         try:

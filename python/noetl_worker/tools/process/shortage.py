@@ -34,7 +34,7 @@ returned to another worker, so the command waits."""
 
 
 def is_shortage(error: BaseException | None) -> bool:
-    """Return True if a shortage of the machine caused this error."""
+    """Return True if the cause of this error is a lack of memory, file descriptors, processes or threads."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -51,8 +51,8 @@ def is_shortage(error: BaseException | None) -> bool:
 
 
 def is_shortage_text(text: str) -> bool:
-    """Return True if an error text reports a shortage. Such a text comes from another process or from a C library,
-    without an exception object."""
+    """Return True if an error text reports a lack of memory, file descriptors or processes. Such a text comes from
+    another process or from a C library, without an exception object."""
     found = _ERRNO.search(text)
     if found is not None:
         return int(found.group(1)) in _NOTHING_LEFT

@@ -73,4 +73,4 @@ class OtherInterpreters:
             if idle is None:
                 return None
             self._warm.pop(idle).end()
-        return self._own.beside(program)
+        return self._own.for_interpreter(program)

@@ -33,16 +33,17 @@ class PythonAnswer(process.Capture):
         super().__init__(fd, MAX_ANSWER_BYTES)
         self.process: int | None = None
         """Process id of the command; None: the command has not begun."""
-        self.on_line: Callable[[], None] | None = None
-        """Callback after each answer of a conversation. A line break marks the end of an answer."""
+        self.on_answer: Callable[[], None] | None = None
+        """Callback for each complete answer of the process; a line break ends an answer. None if the process gets only
+        one request."""
 
     def _keep(self, chunk: bytes) -> None:
         if self.process is None:
             (self.process,) = PROCESS_ID.unpack_from(chunk)
             chunk = chunk[PROCESS_ID.size :]
         super()._keep(chunk)
-        if self.on_line is not None and chunk.endswith(b"\n"):
-            self.on_line()
+        if self.on_answer is not None and chunk.endswith(b"\n"):
+            self.on_answer()
 
 
 class Conversation:
@@ -58,7 +59,7 @@ class Conversation:
         """Begin the conversation: read answers to `request`, the first request. Call this again only if the command has
         not started and the request is sent to another process."""
         self._request, self._answer = request, answer
-        answer.on_line = self._told
+        answer.on_answer = self._told
         answer.watch()
 
     def ask(self, request: Mapping[str, JsonValue]) -> None:
@@ -82,7 +83,7 @@ class Conversation:
         return None
 
     def end(self) -> None:
-        """Tell the command that no request follows."""
+        """Tell the command's process that the worker sends no further request."""
         if self._request is not None:
             self._request.finish()
 
@@ -119,17 +120,22 @@ class Request:
             self._wait_no_more()
 
     def add(self, frame: bytes) -> None:
-        """Send one more frame, after the bytes not sent yet."""
+        """Queue another request for the command's process, after the bytes that are still unsent. Send as many bytes as
+        the socket takes now.
+
+        `frame`: the request as bytes (`frame_of`).
+        """
         self._rest = memoryview(bytes(self._rest) + frame)
         self.send()
 
     def finish(self) -> None:
-        """Stop sending; answers may still arrive."""
+        """Tell the command's process that no further request follows. Answers of the process may still arrive."""
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_WR)
 
     def end(self) -> None:
-        """Shut the socket down in both directions. A command that has not begun then cannot begin."""
+        """Shut the socket down in both directions. If the command has not begun by now, it never runs, because it must
+        first report its beginning on this socket."""
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
 

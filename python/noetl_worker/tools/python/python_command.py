@@ -31,12 +31,13 @@ import uuid
 from typing import Any, NoReturn
 
 TEMPLATE = vars(sys.modules["__main__"])
-"""Global names of `python_template.py`, the program that executes this file."""
+"""Global variables of the program `python_template.py`, by name. The program executes this file, and this file uses the
+program's functions."""
 EXCHANGE, CONFINEMENT = TEMPLATE["EXCHANGE"], TEMPLATE["CONFINEMENT"]
 VALUES, CODE = (TEMPLATE["read"](TEMPLATE["HERE"], module) for module in ("python_values", "python_code"))
 FILE_NAME = CODE["FILE_NAME"]
 OWN = os.path.dirname(os.path.dirname(TEMPLATE["HERE"])) + os.sep  # noqa: PTH120 - as in `python_template.py`
-"""Directory of the worker's own files."""
+"""Directory of the worker's source files. Tracebacks of user code leave out the lines from these files."""
 PLAIN = TEMPLATE["read"](TEMPLATE["TEXT"], "plain_values")
 PLAIN["MAX_DEPTH"] = 201
 """Maximum nesting depth of a result. It leaves room for the further levels of the event that carries the result."""

@@ -40,8 +40,8 @@ def receive(channel: int) -> Any:
 
 
 def receive_exactly(channel: int, size: int) -> bytes:
-    """Read exactly `size` bytes from the descriptor. A socket object would write to more memory, which the kernel
-    copies for each child."""
+    """Read exactly `size` bytes from the descriptor of a socket. The function creates no socket object, because
+    creating one writes to further memory pages. The kernel copies each page to which a forked child writes."""
     parts = bytearray()
     while len(parts) < size:
         data = os.read(channel, min(size - len(parts), 1 << 20))

@@ -27,7 +27,7 @@ from noetl_worker.errors import ResourceShortage, ToolError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
-from noetl_worker.tools.process.live_output import lines_of
+from noetl_worker.tools.process.live_output import live_lines
 from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text
 from noetl_worker.tools.python.interpreter import TemplateProcess, started_once
@@ -76,7 +76,7 @@ class PythonRunner:
         self.scratch: Final = Scratch(confinement)
         self._template: _Template | None = None
         self._supervisors: list[_Template] = []
-        """Idle supervisors."""
+        """Supervisor processes that wait for a command. A supervisor runs one confined command at a time."""
         self._busy: set[_Template] = set()
 
     def warm_up(self) -> None:
@@ -145,7 +145,7 @@ class PythonRunner:
         """True while a command runs in a process of this runner."""
         return bool(self._busy)
 
-    def beside(self, interpreter: str) -> PythonRunner:
+    def for_interpreter(self, interpreter: str) -> PythonRunner:
         """Return a runner for another interpreter, with the same confinement and time limits."""
         answer_s, start_s = self._limits_s
         return PythonRunner(
@@ -161,8 +161,9 @@ class PythonRunner:
         await self.scratch.aclose()
 
     def end(self) -> None:
-        """End this runner's idle supervisors, its busy processes, and last its template process. The template process
-        also ends a supervisor that hangs."""
+        """End the processes of this runner: the idle supervisors, then the processes that run commands, and last the
+        template process. The template process comes last because it kills supervisors that hang. A supervisor is a
+        process that runs one confined command at a time."""
         for template in (*self._supervisors, *self._busy, *filter(None, [self._template])):
             template.close()
         self._template = None
@@ -177,7 +178,15 @@ class PythonRunner:
         limit: int,
         conversation: Conversation | None = None,
     ) -> process.Finished:
-        """Run a command or program to its end. `what` describes the program in the error for a failed start."""
+        """Run the process of one command to its end. Raise an error if the process cannot be started.
+
+        Args:
+            what: the interpreter or program that is started, for the text of this error.
+            op: message type for the template process: `F` forks a process for Python code, `E` starts a program.
+            frame: the command's request as bytes (`frame_of`).
+            limit: maximum number of bytes kept of stdout, and of stderr.
+            conversation: sends the process further requests after the first. None: there is only one request.
+        """
         kills = process.oom_kills(self._memory_events)
         run = await self._run(op, frame, timeout_s, limit, conversation)
         if run.exit_code == NOT_STARTED:
@@ -217,7 +226,7 @@ class PythonRunner:
             supervisor = self._supervisors.pop()
             if not supervisor.is_dead:
                 return supervisor
-        return _Template(_Fork(self._living_template()), *self._limits_s)
+        return _Template(_Supervisor(self._living_template()), *self._limits_s)
 
     def _put_back(self, template: _Template) -> None:
         if not self._confinement.is_on or template.is_dead:
@@ -248,7 +257,7 @@ def _channels() -> tuple[socket.socket, int, socket.socket, tuple[int, int], tup
     return mine, answering, theirs, out, err
 
 
-class _Fork:
+class _Supervisor:
     """A supervisor process that a template process forks. It has the methods `start` and `end` of a TemplateProcess, so
     that `_Template` can start and end either of them."""
 
@@ -292,9 +301,13 @@ class _Child:
 
 
 class _Template:
-    """A running process from which commands are forked (template process or supervisor), and these commands."""
+    """A process that starts the processes of commands, with the commands that it runs now.
 
-    def __init__(self, process: TemplateProcess | _Fork, answer_s: float, start_s: float) -> None:
+    The process is a template process (a warm Python process), or a supervisor. A supervisor is a fork of the template
+    process that runs one confined command at a time.
+    """
+
+    def __init__(self, process: TemplateProcess | _Supervisor, answer_s: float, start_s: float) -> None:
         self._answer_s, self._start_s = answer_s, start_s
         self.is_dead = False
         self._end = ""
@@ -302,9 +315,9 @@ class _Template:
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._children: dict[int, _Child] = {}
-        self._forks: set[int] = set()
-        """Numbers of the supervisors whose start the template has not confirmed yet. A confirmed supervisor answers on
-        a socket of its own."""
+        self._unconfirmed: set[int] = set()
+        """Numbers of the supervisor processes that this template process is to fork and has not confirmed yet. Messages
+        name a supervisor by its number. A confirmed supervisor answers on a control socket of its own."""
         self._unsent: list[tuple[bytes, list[int]]] = []
         self._received = bytearray()
         self._has_answered = False
@@ -328,7 +341,7 @@ class _Template:
         number that names this supervisor in later messages. The descriptor `control` is closed in this process after
         sending."""
         number = next(self._numbers)
-        self._forks.add(number)
+        self._unconfirmed.add(number)
         self.send(REQUEST.pack(b"S", number, 0), [control])
         self._expect_answer()
         return number
@@ -348,8 +361,8 @@ class _Template:
             mine, answering, theirs, (out_read, out_write), (err_read, err_write) = _channels()
         request, answer, number = Request(mine, frame), PythonAnswer(answering), next(self._numbers)
         captures = (
-            process.Capture(out_read, limit, lines_of("stdout", limit)),
-            process.Capture(err_read, limit, lines_of("stderr", limit)),
+            process.Capture(out_read, limit, live_lines("stdout", limit)),
+            process.Capture(err_read, limit, live_lines("stderr", limit)),
         )
         child = self._children[number] = _Child(self, number, request, answer)
         if conversation is not None:
@@ -417,7 +430,7 @@ class _Template:
         self._received += data
         complete = len(self._received) // ANSWER.size * ANSWER.size
         for _, number, value in ANSWER.iter_unpack(bytes(self._received[:complete])):
-            self._forks.discard(number)
+            self._unconfirmed.discard(number)
             child = self._children.get(number)
             if child is not None and not child.exited.done():
                 child.exited.set_result(value)
@@ -433,12 +446,15 @@ class _Template:
         self._check = self._loop.call_later(seconds, self._check_answer, self._loop.time() + seconds)
 
     def _check_answer(self, due: float) -> None:
-        """Ask a template process with running commands or supervisors for a sign of life. Replace a template process
-        that has not answered for too long."""
+        """Ask this process for a sign of life if it runs commands or still has to fork a supervisor process. Give the
+        process up if it has not answered for too long: the next command then starts another.
+
+        `due`: event loop time for which this check was scheduled. If the check is late, the process gets more time.
+        """
         self._check = None
         now = self._loop.time()
         self._read()  # data that arrived while the loop was busy is an answer too
-        if self.is_dead or not (self._children or self._forks):
+        if self.is_dead or not (self._children or self._unconfirmed):
             self._asked_at = None
             return
         if self._asked_at is None or now - due >= self._answer_s:  # this loop was held up, and the template perhaps too

@@ -5,16 +5,18 @@ modules loaded, and a fork is faster the smaller this process is. An interpreter
 with `-S` too: nothing of a virtual environment runs before a command has entered it. The worker's side is
 `python_runner.py`; the protocol:
 
-* control socket, worker -> here: 10 bytes (op, command number, signal). `F` comes with three descriptors
-  (socket of the command, stdout, stderr): fork, for Python code. `E`: the same three descriptors, to start the program
-  that the command's request names (program, argv, env, cwd; `channel`: the descriptor number under which the program
-  finds the socket). `K`: send the signal to the command's process group.
-  `A`: a request for a sign of life. `S` comes with a control socket: fork a supervisor, which serves that socket.
-* control socket, here -> worker: 17 bytes (op, command number, value). `X`: exit status as in `subprocess` (negative
-  for a signal); 255 for a fork that failed, NOT_STARTED for a program that could not be started. `A`: the sign
-  of life. `S`: the supervisor exists.
-* socket of the command: `python_exchange.py`. A command reports its beginning on this socket, and the worker reads the
-report only later.
+* control socket, from the worker to this process: messages of 10 bytes (op, command number, signal).
+  `F`, with three descriptors (socket of the command, stdout, stderr): fork a child for Python code.
+  `E`, with the same three descriptors: start the program that the command's request names (program, argv, env, cwd).
+  The request's `channel` is the descriptor number under which the program finds the socket.
+  `K`: send the signal to the command's process group. `A`: answer, as a sign of life.
+  `S`, with a further control socket: fork a supervisor (see below), which serves that control socket.
+* control socket, from this process to the worker: messages of 17 bytes (op, command number, value).
+  `X`: the command has ended. The value is its exit status as in `subprocess` (negative for a signal). 255 reports a
+  fork that failed, and NOT_STARTED a program that could not be started.
+  `A`: the sign of life. `S`: the supervisor exists.
+* socket of the command: its requests and answers (`python_exchange.py`). A command first reports on this socket that
+  it begins, but does not wait until the worker has read this report.
 
 When the worker goes away, the control socket ends: everything is killed and this process ends. With a confinement
 (`confinement.py`) each command has a supervisor: a fork of the template that runs one command at a time. Whatever
@@ -291,10 +293,14 @@ def command() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the process that the arguments select.
+    """Run the kind of process that the command line selects.
 
-    `serve FD CONFINEMENT` is a template for Python code. With `MODULE SYS_PATH` as further arguments, a module of the
-    worker runs the commands. `once FD LEVEL` is the process of one command, started and confined by a template.
+    `serve FD CONFINEMENT`: a template process. Its commands run the Python code of playbooks. FD is its control socket,
+    and CONFINEMENT the restrictions of its commands, as JSON.
+    `serve FD CONFINEMENT MODULE SYS_PATH`: the same, but its commands call `run_command` of the worker's module MODULE.
+    SYS_PATH is the value of `sys.path`, as JSON.
+    `once FD LEVEL`: the process of one command, which a template process has started and confined. FD is the command's
+    socket, and LEVEL the isolation level.
     """
     mode, descriptors = sys.argv[1], [int(sys.argv[2])]
     if mode == "once":

@@ -71,8 +71,14 @@ class Batch:
         first: Sequence[Sequence[Any]] | None = None,
         affected: int | None = None,
     ) -> None:
-        """Record a statement that has returned rows. The caller passes up to `max_rows` + 1 rows: the extra row only
-        shows that rows were left out. `first`: rows for `samples`, by default the first rows of `rows`."""
+        """Record a statement that has returned rows.
+
+        Args:
+            rows: up to `max_rows` + 1 rows. The extra row is not kept: it only shows that rows were left out.
+            first: the same rows, if the field `samples` (the first rows of each statement) shows their values in
+                another form. None: `samples` shows them as in `rows`.
+            affected: the database's count of affected rows, or None if the statement has no such count.
+        """
         self.columns = _unique(columns)
         self.truncated = len(rows) > self.max_rows
         kept = [[json_form(value) for value in row] for row in rows[: self.max_rows]]

@@ -54,8 +54,8 @@ class Adoption:
         self._emitter = emitter
         self._in_flight = in_flight
         self._waiting: dict[str, deque[OutboxRow]] = defaultdict(deque)
-        """Rows by the address of their next request. While one address is down, the rows for other addresses are
-        sent."""
+        """Outcomes still to be sent, as rows of the outbox: one queue for each address to which requests go. While one
+        address is down, the queues of the other addresses are sent."""
         self._senders: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         if batches is not None:

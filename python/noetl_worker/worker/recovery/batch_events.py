@@ -67,14 +67,14 @@ class BatchEvents:
         return None if has_more and min(int(event["event_id"]) for event in events) > int(batch) else False
 
     async def batches(self, event_type: str) -> list[str]:
-        """Return the ids of the batches that the newest events of this type name, from all workers."""
+        """Return the batch ids in the newest events of this type. They include batches of other workers."""
         events, _ = await self._newest(event_type)
         return [str(context_of(event).get("request_id")) for event in events]
 
     async def find_batch(self, event_set: EventSet) -> str | None:
         """Return the id of the batch by which the plane stored the terminal event of the same command and worker as in
         `event_set`. Return None if the fetched events show no such batch."""
-        stored, _ = await self._newest(event_set.part.last)
+        stored, _ = await self._newest(event_set.next_request.last)
         claim = {"command_id": str(event_set.command_id), "worker_id": event_set.worker_id}
         for event in stored:
             if {name: str(context_of(event).get(name)) for name in claim} == claim:

@@ -95,7 +95,7 @@ async def is_stored(plane: Plane, event_set: EventSet) -> bool:
     ours = {
         event.get("event_type"): event for event in read_events(execution) if event.get("event_id") == event_set.own_id
     }
-    return str(context_of(ours.get(event_set.part.last, {})).get("command_id")) == str(event_set.command_id)
+    return str(context_of(ours.get(event_set.next_request.last, {})).get("command_id")) == str(event_set.command_id)
 
 
 _ADVICE: Final = (

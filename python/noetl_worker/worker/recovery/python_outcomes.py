@@ -1,5 +1,5 @@
-"""Terminal events on the Python plane. This plane may store a batch (the events of one request) and never process the
-batch (protocol/batches.md#rescue)."""
+"""Recovery of terminal events that the Python plane does not process. This plane may store a batch (the events of one
+request) and never process it. The worker then sends a replacement for the batch (protocol/batches.md#rescue)."""
 
 from __future__ import annotations
 

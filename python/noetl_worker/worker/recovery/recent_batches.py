@@ -40,12 +40,14 @@ from noetl_worker.worker.recovery.batch_events import BatchEvents
 CHECK_S: Final = 15.0
 """Seconds from a new batch until the worker asks the plane about the remembered batches."""
 OVERDUE_S: Final = 600.0
-"""Seconds after which a waiting batch is overdue; the plane itself warns after 15 s. An overdue batch from before an
-outage counts as lost, even if no later batch is complete. Any other overdue batch is logged."""
+"""Seconds from the worker's first check of a batch until the batch is overdue, if the plane has not processed it. The
+plane itself warns after 15 s. A batch from before an outage counts as lost once it is overdue. Any other overdue batch
+is only logged."""
 _OBJECT_BYTES: Final = 4096
 """Approximate size of a batch's Python objects, not counting the text of its events."""
-_BYTES_NAMED: Final = 1024
-"""Approximate size in bytes of a remembered batch whose events were dropped."""
+_BYTES_WITHOUT_EVENTS: Final = 1024
+"""Approximate size in bytes of a batch of which the worker remembers only the ids. The worker drops the events of its
+oldest batches to save memory."""
 MAX_BYTES: Final = 8 * 1024 * 1024
 """Maximum size in bytes of the remembered batches, enough for about 1,500 usual batches. A plane queues at most 1,024
 batches (protocol/batches.md#after-the-answer)."""
@@ -116,7 +118,10 @@ class _Accepted:
 
     def forget_events(self) -> None:
         """Drop the events of this batch to save memory. The batch can then be logged, but not be sent again."""
-        self.event_set, self.bytes = NamedOutcome(self.event_set.execution_id, self.event_set.log_ids()), _BYTES_NAMED
+        self.event_set, self.bytes = (
+            NamedOutcome(self.event_set.execution_id, self.event_set.log_ids()),
+            _BYTES_WITHOUT_EVENTS,
+        )
 
 
 class LostOutcome(NamedTuple):
@@ -128,13 +133,13 @@ class LostOutcome(NamedTuple):
 
 
 class RecentBatches:
-    """The event batches of one worker that the Python plane has accepted, and may still lose.
+    """The event batches of one worker that the Python plane has accepted, and may lose before it processes them.
 
     `lost` queues the outcomes to be sent again (worker/recovery/adoption.py).
 
     Args:
-        most_bytes: limit on the size of the remembered batches.
-        many_bytes: bytes of new batches after which the worker asks the plane at once.
+        most_bytes: maximum size of the remembered batches, in bytes.
+        many_bytes: bytes of new batches after which the worker asks the plane at once which batches it has processed.
     """
 
     def __init__(self, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES) -> None:
@@ -188,7 +193,7 @@ class RecentBatches:
         oldest batch."""
         if self._with_events:
             oldest = self._with_events.popleft()
-            self._bytes -= oldest.bytes - _BYTES_NAMED
+            self._bytes -= oldest.bytes - _BYTES_WITHOUT_EVENTS
             oldest.forget_events()
             return
         oldest = self._recent.popleft()
@@ -224,7 +229,8 @@ class RecentBatches:
                 await asyncio.sleep(backoff.delay_s(tries, *_DRAIN_DELAYS_S, jitter=0.0))
 
     async def stop(self) -> None:
-        """Stop asking. Log each batch that the plane may not have processed, because nobody asks about it any more."""
+        """Stop asking the plane about the batches. Log each batch that the plane may not have processed: no worker
+        will ask about that batch again."""
         await event_loop.end(*self._tasks)
         if self._timer is not None:
             self._timer.cancel()
@@ -336,8 +342,9 @@ class RecentBatches:
         return True
 
     def _is_lost(self, accepted: _Accepted) -> bool:
-        """Return whether the plane has lost the batch, although the batch's state still says that it waits. A batch
-        from before an outage is lost if it is overdue, or if a later batch was complete one check earlier."""
+        """Return True if the plane has lost the batch, although the plane still reports the batch as waiting. A batch
+        from before an outage is lost if it is overdue (OVERDUE_S). It is also lost if an earlier check has found that
+        the plane had completed a later batch."""
         is_overtaken = time.monotonic() - accepted.overtaken_at > CHECK_S / 2  # found by an earlier check
         return accepted.was_before_outage and (is_overtaken or accepted.is_overdue)
 

@@ -1,5 +1,6 @@
-"""Terminal events on the Rust plane. The worker chooses the id of a command's last event. If the request with this
-event was cut off, the worker watches the execution, which may have stopped."""
+"""Handling of terminal events on the Rust plane. The worker chooses the id of a command's last event, so that the plane
+cannot store this event twice. If the request with this event was cut off, the plane may have issued no next command. So
+the worker watches whether the execution goes on."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ log = structlog.get_logger("noetl_worker.events")
 
 
 class RustOutcomes:
-    """Handler of terminal events on the Rust plane. It chooses the last event's id, and watches executions after a
-    request was cut off."""
+    """Handler of terminal events on the Rust plane. It chooses the id of a command's last event, so that the plane
+    cannot store this event twice. If the request with this event was cut off, the plane may have issued no next
+    command. So the handler watches whether the execution goes on."""
 
     dialect = Dialect.RUST
 
@@ -33,8 +35,11 @@ class RustOutcomes:
     async def judge_by_records(
         self, plane: Plane, event_set: EventSet, answer: Response, how: SendStatus
     ) -> SendStatus:
-        """Find out whether the plane already has this terminal event under the id that the worker has chosen, because a
-        proxy sent the request twice. If the id belongs to another event, choose another id."""
+        """Decide what it means that the plane refused this terminal event because the event's id exists already.
+
+        Return ACCEPTED if the plane has this very event: a proxy has sent the request twice. Otherwise the id belongs
+        to another event, so choose a new id and return UNCERTAIN: the event is sent again.
+        """
         del answer, how
         if await is_stored(plane, event_set):
             return SendStatus.ACCEPTED

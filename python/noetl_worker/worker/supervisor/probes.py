@@ -112,8 +112,8 @@ async def _asked(supervisor: Supervisor, path: str) -> list[tuple[WorkerProcess,
 
 
 def _hangs(worker: WorkerProcess) -> bool:
-    """Return whether a worker that gives no answer now hangs. It hangs if its present process has answered a probe
-    before. Otherwise the process may still be starting."""
+    """Return True if a worker that has not answered this probe hangs. The worker hangs if its present process has
+    answered an earlier probe. Otherwise the process may still be starting."""
     return worker.running is not None and worker.running is worker.answered
 
 

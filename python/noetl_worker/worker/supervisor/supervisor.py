@@ -52,11 +52,13 @@ class WorkerProcess:
 
     number: int
     probes: socket.socket | None
-    """Socket of the worker's probes. All its processes have the same port."""
+    """Listening socket for the worker's probes, or None if probes are off. The supervisor keeps the socket, so each new
+    process of this worker has the same port."""
     running: asyncio.subprocess.Process | None = None
     """The worker's present process, or None while the worker has no process."""
     answered: asyncio.subprocess.Process | None = None
-    """The process that last answered a probe. A process that has not answered may still be starting."""
+    """The process of this worker that last answered a probe, or None. If this is not the present process (`running`),
+    the present process may still be starting."""
     answered_at: float = 0.0
     """Monotonic time of the worker's last answer to a probe."""
     starts: int = 0

@@ -54,14 +54,14 @@ class EmptyNames:
         write.
         """
         inputs = {**step.input, **_tool_inputs(step.tool)}
-        is_filled_in = self.dialect is Dialect.PYTHON
-        hidden = _Hidden(frozenset(inputs), is_filled_in=is_filled_in)
+        is_rendered_by_worker = self.dialect is Dialect.PYTHON
+        hidden = _Hidden(frozenset(inputs), is_rendered_by_worker=is_rendered_by_worker)
         if step.is_sequence:
             tasks = [fields_of(task) for task in step.tool or ()]
             labels = {str(task.get("name")) for task in tasks}
             written = frozenset(_names_set(tasks))
             hidden = _Hidden(
-                frozenset({*inputs, *labels}), lambda: written, "iter" in _scopes_set(tasks), is_filled_in=True
+                frozenset({*inputs, *labels}), lambda: written, "iter" in _scopes_set(tasks), is_rendered_by_worker=True
             )
         self._note(step, "input", dict(step.input), scope, hidden)
         self._note(step, "tool", step.tool, scope, hidden)
@@ -73,7 +73,7 @@ class EmptyNames:
             if has_template(text) and not _CODE.intersection(path):
                 place = ".".join(map(str, (where, *path)))
                 for name in self._empty(text, roots, scope, hidden):
-                    found = EmptyName(step.name, place, name, self._why(name, playbook, scope))
+                    found = EmptyName(step.name, place, name, self._reason(name, playbook, scope))
                     if found not in self.execution.empty:
                         self.execution.empty.append(found)
 
@@ -91,14 +91,14 @@ class EmptyNames:
             elif not (
                 is_there(chain.names, scope, self.dialect)
                 or hidden.has(root, below)
-                or (hidden.is_filled_in and self._is_referred(root, scope))
+                or (hidden.is_rendered_by_worker and self._is_referred(root, scope))
             ):
                 yield ".".join(chain.names)
 
     def _keychain_has(self, name: str, field_name: str) -> bool:
         return field_name in self.execution.keychain.get(name, ())
 
-    def _why(self, name: str, playbook: Playbook, scope: Mapping[str, JsonValue]) -> str:
+    def _reason(self, name: str, playbook: Playbook, scope: Mapping[str, JsonValue]) -> str:
         root = name.partition(".")[0]
         if root == "keychain":
             entry = name.split(".")[1]
@@ -130,17 +130,18 @@ class EmptyNames:
 
 @dataclass(frozen=True, slots=True)
 class _Hidden:
-    """Names without a value that are not reported, since the command or a `set` may give these names a value."""
+    """Names that `dev` does not report as empty, because the worker or a `set` may still give these names a value."""
 
     roots: frozenset[str] = frozenset()
     ctx: Callable[[], frozenset[str]] = frozenset
-    """Function that returns the `ctx` names not to report. The function is slow, so it is called only for a `ctx`
-    name without a value."""
+    """Function that returns the names in `ctx` that a `set` may write. `dev` does not report these names as empty. The
+    function is slow, so it is called only for a `ctx` name without a value."""
     is_all_of_iter: bool = False
-    """True if a task of the step may give values to the names below `iter`. No name below `iter` is then reported."""
-    is_filled_in: bool = False
-    """True if the worker renders the templates. The worker can fetch a large result to which the plane sends only a
-    reference, so names in such a result are not reported."""
+    """True if a task of the step may give values to the names below `iter`. `dev` then reports no
+    name below `iter` as empty."""
+    is_rendered_by_worker: bool = False
+    """True if the worker, not the plane, renders the templates with these names. The worker can fetch a large result
+    to which the plane sends only a reference. So `dev` does not report the names in such a result as empty."""
 
     def has(self, root: str, below: list[str]) -> bool:
         return (root == "ctx" and bool(below) and below[0] in self.ctx()) or (root == "iter" and self.is_all_of_iter)

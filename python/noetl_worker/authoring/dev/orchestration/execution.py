@@ -81,8 +81,8 @@ class Execution:
     parent_execution_id: int | None
     started_at: float
     lifecycle_event_ids: tuple[int, int] = (0, 0)
-    """Ids of the events playbook.initialized and workflow.initialized. On the Python plane, the execution's last events
-    name these two events as their parents."""
+    """Ids of the events playbook.initialized and workflow.initialized. On the Python plane, the
+    events about the execution's end name these two events as their parents."""
     status: Status = "RUNNING"
     stands_still: bool = False
     """True if no command is open and no step will follow, although the plane says RUNNING (recorded:
@@ -106,7 +106,8 @@ class Execution:
     skipped: set[str] = field(default_factory=set)
     """Rust plane: names of skipped steps. A step is skipped if the plane does not choose an arc to the step."""
     ends_with_a_sequence: bool = False
-    """True if the last step that ended was a list of tasks. On success, the Python plane then writes no last event."""
+    """True if the last step that ended was a list of tasks. The Python plane writes no event about the
+    execution's end if such an execution succeeds."""
     completed_steps: list[str] = field(default_factory=list)
     current_step: str | None = None
     last_result: JsonValue = None

@@ -15,9 +15,9 @@ class Location:
     """The location of a part of a playbook: its step, and its path in the step."""
 
     step: str = ""
-    """Name of the part's step; "" for a part outside the steps."""
+    """Name of the step that contains the located part of the playbook; "" for a part outside the steps."""
     path: Path = ()
-    """Path of the part inside the step. For a part outside the steps, the path inside the whole playbook."""
+    """Path of the located part inside the step. For a part outside the steps, the path inside the whole playbook."""
     template: str = ""
     """Text of a refused template whose exact path is unknown; otherwise "". A search below `path` for this text gives
     the template's line."""

@@ -82,9 +82,11 @@ class RoutingRules(Protocol):
     """True if the `set` of a step with a loop is carried out after each item; False: once after the loop."""
 
     fails_without_list: bool
-    """True if a loop over something other than a list fails the execution; False: no step ever follows."""
-    ends_between_steps: bool
-    """True if the execution ends when no arc of a step is taken; False: no step ever follows."""
+    """True if a loop over something other than a list fails the execution. False: the execution stays RUNNING, but no
+    step follows."""
+    ends_without_taken_arc: bool
+    """True if the execution ends when a step has arcs but none is taken. False: the execution then stays RUNNING,
+    but no step follows."""
     keeps_ctx_of_items: bool
     """True if later steps see the values that a loop item wrote to `ctx`."""
     ctx_beats_set: bool
@@ -261,7 +263,7 @@ class _DecisionBuilder:
         chosen, passed_over = self._choose(step, scope)
         decision.notices.extend(self.rules.notices_of_choice(execution, chosen, passed_over))
         targets = [arc.step for arc in chosen]
-        decision.leads_nowhere = bool(step.arcs) and not self.rules.ends_between_steps
+        decision.leads_nowhere = bool(step.arcs) and not self.rules.ends_without_taken_arc
         for index, arc in enumerate(chosen):
             self.asked.note_set(step, "next.set", arc.set, scope)
             added = self.rules.set_of_arc(execution, arc, scope)

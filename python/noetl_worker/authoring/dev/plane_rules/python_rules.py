@@ -34,7 +34,7 @@ class PythonPlaneRules:
     reports_end_of_loop = True
     sets_after_each_item = True  # recorded (loop-set-step)
     fails_without_list = False  # recorded (loop-over-seq-rows): RUNNING for ever
-    ends_between_steps = True  # recorded (arcs-none-match): inferred as complete
+    ends_without_taken_arc = True  # recorded (arcs-none-match): inferred as complete
     keeps_ctx_of_items = True
     ctx_beats_set = False
 
@@ -148,8 +148,8 @@ class PythonPlaneRules:
                 write(execution.variables, path, python_set(value, scope))
 
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Write the values of an arc's `set` to the execution's variables. Return {}, since every later step sees the
-        values.
+        """Write the values of an arc's `set` to the execution's variables, which all later steps see. Return {},
+        because no value is for the arc's target alone.
 
         If a template cannot be rendered, write the template's text as the value (recorded: set-order).
         """

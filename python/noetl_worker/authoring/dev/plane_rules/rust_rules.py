@@ -36,7 +36,7 @@ class RustPlaneRules:
     reports_end_of_loop = False  # recorded (loop-sequential)
     sets_after_each_item = False
     fails_without_list = True
-    ends_between_steps = False  # recorded (arcs-none-match, set-counter, large-single): RUNNING for ever
+    ends_without_taken_arc = False  # recorded (arcs-none-match, set-counter, large-single): RUNNING for ever
     keeps_ctx_of_items = False  # seen on the real plane (loop-sequence)
     ctx_beats_set = True  # seen on the real plane (set-order)
 

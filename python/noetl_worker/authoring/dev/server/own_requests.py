@@ -34,8 +34,12 @@ class OwnAddresses:
         """Return the addresses of a server: 127.0.0.1, localhost and [::1] with `port`, and the URLs in `others`."""
         return cls([*(f"http://{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")), *others])
 
-    def has_sent(self, scope: Scope) -> bool:
-        """Return True if a request was sent to one of the addresses in `urls`, and not by a page of another server."""
+    def accepts(self, scope: Scope) -> bool:
+        """Return True if a request is addressed to one of `urls` and was not made by a web page of another server.
+
+        Args:
+            scope: the request's ASGI scope. The header `Host` has the address, and `Origin` has the page's server.
+        """
         hosts, origins = (
             {_without_usual_port(value.decode("latin-1")) for name, value in scope["headers"] if name == wanted}
             for wanted in (b"host", b"origin")
@@ -65,7 +69,7 @@ class OwnRequests:
             await self._app_for(scope)(scope, receive, send)
 
     def _app_for(self, scope: Scope) -> ASGIApp:
-        if not self._addresses.has_sent(scope):
+        if not self._addresses.accepts(scope):
             return self._refusal
         return self._app if self._is_open(scope["path"]) or self._has_token(scope) else self._login
 

@@ -91,7 +91,11 @@ class Results:
         return [row for row in self._by_ref.values() if row["execution_id"] == execution_id]
 
     def restore(self, row: dict[str, JsonValue]) -> None:
-        """Add a row to this store. A stored run's rows come from an earlier plane. A row's `data` is JSON in bytes."""
+        """Add a result to this store: a new result, or a result of a finished run of `dev` that was stored on disk.
+
+        Args:
+            row: the result with its reference, name and other facts. `data` is the result as JSON in bytes.
+        """
         self._by_ref[row["ref"]] = self._newest[row["execution_id"], row["name"]] = row
 
     def externalise(

@@ -36,10 +36,12 @@ _NO_LIMIT: Final = 1 << 40
 """Size limit in bytes that no row reaches, so that redaction, which also shortens large values, shortens nothing."""
 
 
-def stored_rows(
+def rows_to_store(
     plane: DevControlPlane, execution: Execution, credentials: Iterable[Mapping[str, JsonValue]]
 ) -> Iterator[StoredRow]:
-    """Yield the rows of an execution and of its child executions, without secrets.
+    """Yield all data of an execution and of its child executions as rows to store, with secrets redacted.
+
+    The rows contain the executions, their playbooks, commands, events and stored results.
 
     Args:
         credentials: the data of each credential that the run could use; these values are redacted.
@@ -54,7 +56,7 @@ def stored_rows(
         known.add_credential(data)
     for value in (*documents.values(), *(member.workload for member in family)):
         known.add_inline(value)
-    rules = FitRules.of(known.texts(), max_bytes=_NO_LIMIT)
+    rules = FitRules.for_secrets(known.texts(), max_bytes=_NO_LIMIT)
 
     def row(kind: str, name: object, columns: Mapping[str, JsonValue]) -> StoredRow:
         """Make a redacted row. Columns of bytes (JSON) are stored under `json`, all other columns under `plain`."""

@@ -54,7 +54,7 @@ def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
         if reading.error is not None:
             place = inspection.playbook.word_place(reading.path, reading.error.line)
             message = f"template does not compile: {reading.error.reason}"
-            inspection.add("NW301", place, message, is_warning=_is_passed_over(inspection, reading.path))
+            inspection.add("NW301", place, message, is_warning=_is_only_warning(inspection, reading.path))
             continue
         _unknown(inspection, reading, reading.filters, LENIENT.filters, "NW302", "filter")
         _unknown(inspection, reading, reading.tests, LENIENT.tests, "NW303", "test")
@@ -66,7 +66,7 @@ def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
                 hint = f"; did you mean the filter '| {_INSTEAD[word.name]}'?" if word.name in _INSTEAD else ""
                 guess = hint or nearest(word.name, sorted(_FUNCTIONS))
                 message = f"no function is named '{word.name}'{guess}"
-                is_warning = _is_passed_over(inspection, reading.path)
+                is_warning = _is_only_warning(inspection, reading.path)
                 inspection.add_word(reading, word, "NW304", message, is_warning=is_warning)
         for chain in reading.chains:
             if not chain.may_be_missing and chain.names[0] in reading.free:
@@ -74,7 +74,7 @@ def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
     _check_conditions(inspection)
 
 
-def _is_passed_over(inspection: Inspected, path: Path) -> bool | None:
+def _is_only_warning(inspection: Inspected, path: Path) -> bool | None:
     """Return True if a mistake in a template is only a warning, or None if its code (NW301, …) decides the severity.
 
     A mistake in `next`, `set` or `loop` is a warning if only the Python plane is checked. That plane takes an invalid
@@ -91,7 +91,7 @@ def _unknown(
         if word.name not in known:
             guess = nearest(word.name, sorted(known))
             message = f"no {what} is named '{word.name}'{guess}"
-            inspection.add_word(reading, word, code, message, is_warning=_is_passed_over(inspection, reading.path))
+            inspection.add_word(reading, word, code, message, is_warning=_is_only_warning(inspection, reading.path))
 
 
 def _check_chain(

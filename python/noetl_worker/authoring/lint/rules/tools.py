@@ -80,7 +80,7 @@ def _check_tool(inspection: Inspected, part: ToolPart, context: ToolContext) -> 
     if part.is_task:
         _check_policy(inspection, part)
     if kind != "task_sequence":  # its tasks are looked at one by one
-        _FieldCheck.of(inspection, part, tool).run(context)
+        _FieldCheck.for_tool(inspection, part, tool).run(context)
 
 
 def _check_policy(inspection: Inspected, part: ToolPart) -> None:
@@ -117,9 +117,12 @@ def _field_path(field: str) -> Path:
 
 
 def _existing_part(inspection: Inspected, path: Path, inside: Path) -> Path:
-    """Return the longest path with a value in the playbook that begins with `path` and goes on along `inside`.
+    """Return `path`, extended by keys of `inside` as long as the playbook has a value at the extended path.
 
-    A mistake about a key that the playbook lacks is reported at this path, since the key itself has no line.
+    A mistake about a key that the playbook lacks is reported at the returned path, because a missing key has no line.
+
+    Args:
+        inside: the keys that lead from `path` to the mistake.
     """
     for part in inside:
         if not inspection.playbook.has((*path, part)):
@@ -145,7 +148,7 @@ class _FieldCheck:
     """Names of the fields that contain templates."""
 
     @classmethod
-    def of(cls, inspection: Inspected, part: ToolPart, tool: Tool[Any]) -> _FieldCheck:
+    def for_tool(cls, inspection: Inspected, part: ToolPart, tool: Tool[Any]) -> _FieldCheck:
         is_named = part.is_task and part.config.get("name") == part.label
         not_its_own = {"kind", *(_OF_TASK if part.is_task else _OF_STEP), *(["name"] if is_named else [])}
         config = {key: value for key, value in part.config.items() if key not in not_its_own}
@@ -230,7 +233,7 @@ class _FieldCheck:
 
     def _report_error(self, error: ConfigurationError, unknown: Sequence[ConfigurationError]) -> None:
         kind = self.part.kind
-        text = str(error if error.tool.startswith(kind) else error.within(kind))
+        text = str(error if error.tool.startswith(kind) else error.in_tool(kind))
         if error.reason != "missing" or _field_path(error.field)[0] in self.part.config:
             self.inspection.add("NW204", self._place(error.field), text)
         elif misspelt := next((warning for warning in unknown if warning.suggestion), None):  # that is why

@@ -83,8 +83,8 @@ def _reference(value: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
 
 
 def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-    """Return a result from the result store with the fields that a claim would have for the result in full. Templates
-    thus find the same names as without the result store (recorded: result-reference-claim-2)."""
+    """Return a stored result in the layout of a result that the answer to a claim contains in full. Templates thus find
+    the same names in both cases (recorded: result-reference-claim-2)."""
     rows = {"rows": stored} if isinstance(stored, list) else {}
     return WithFallback({"data": stored, **rows, **fields_of(stored)}, {**summary, "context": stored})
 

@@ -40,8 +40,8 @@ _CONTEXT_BYTES: Final = 102_400
 measures JSON with escaped non-ASCII characters: up to three times the size that the worker sends (noetl v4,
 `utils.py`)."""
 _NAMES_OF_PLANE: Final = frozenset({"context", "reference", "ref", "_ref"})
-"""Names that the plane adds to a stored result under its step's name. The plane does not add a name that the result
-already has (recorded: result-reference-claim-2)."""
+"""Keys that the plane adds to a stored result before templates can read the result. The plane does not add a key that
+the result already has, so the worker hides these keys in the packed text (recorded: result-reference-claim-2)."""
 _SHORT_TEXT_BYTES: Final = 500
 """Size in bytes from which a string in a preview counts as possibly cut."""
 _FORBIDDEN: Final = "_internal_data"
@@ -202,7 +202,7 @@ class PythonRules(DialectRules):
         found = _LIMIT.search(body)
         return int(found[1]) if found else None
 
-    def cut(self, report: Report, step: str, max_bytes: int) -> bool:
+    def shrink(self, report: Report, step: str, max_bytes: int) -> bool:
         if report.response is None:
             return False
         whole = json_text.dumps(report.response)
@@ -220,7 +220,7 @@ class PythonRules(DialectRules):
         headers = {"idempotency-key": self.new_key(command.execution_id)}
         return Post(BATCH, headers, _batch(command, worker_id, _start(command, worker_id)))
 
-    def parts(self, report: Report, *, with_start: bool) -> tuple[EventRequest, ...]:
+    def requests(self, report: Report, *, with_start: bool) -> tuple[EventRequest, ...]:
         return _PARTS[with_start, report.error is not None]
 
     def judge(self, answer: Response, *, first_try: bool = True, has_own_id: bool = False) -> SendStatus:
@@ -274,9 +274,9 @@ class PythonRules(DialectRules):
         return command.loop is None and not command.step.endswith(STEP_OF_TASKS)
 
     def rescue(self, command: CommandFields, worker_id: str, report: Report) -> bytes:
-        """Return the body of a request that replaces a batch which the plane never processed. The request has only an
-        actionable `step.exit` and needs a new Idempotency-Key: the plane accepts no other replacement
-        (protocol/batches.md#rescue)."""
+        """Return the body of a request that replaces a batch which the plane never processed. The body has only
+        the event `step.exit`, marked `actionable` so that the plane acts on the event. The request needs a new
+        Idempotency-Key. The plane accepts no other replacement (protocol/batches.md#rescue)."""
         word = "FAILED" if report.error is not None else "COMPLETED"
         payload, name = _exit(command, report, word, _result(word, report)), "step.exit"
         if _has_response(report):
@@ -286,11 +286,12 @@ class PythonRules(DialectRules):
 
 
 def response_field(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
-    """Return a field with the full response, for the payload of the event `step.exit` that `rescue` sends. The field is
-    `result`, with the response as its context, or `response` if the response is too large for a context.
+    """Return the payload field with the full response for a rescue's event `step.exit`. A rescue is the request that
+    replaces a batch which the plane never processed (`PythonRules.rescue`).
 
-    `rescue` replaces a batch that the plane never processed. Later steps then see the `result` of `step.exit`, not the
-    `response` of call.done.
+    The field is `result`, with the response as the value of `context`, because after a rescue later steps read this
+    field. Without a rescue, later steps read `response` of the event call.done. A response that is too large for a
+    context goes into the field `response`.
     """
     packed = json_text.dumps(response)
     if json_text.escaped_size(packed) > _CONTEXT_BYTES:
@@ -309,8 +310,8 @@ def _allowed(value: JsonValue) -> JsonValue:
 
 
 def _is_json(data: JsonValue, depth: int = 2) -> bool:
-    """Return whether encoding as JSON would leave this result unchanged, so that the encoded form need not be parsed.
-    Only the top level and the level below are checked, because an event's context has values of these levels only."""
+    """Return whether the types of this result are JSON types already. If not, the result is encoded as JSON and parsed
+    again. Only the top level and the level below are checked, because `_plain_values` takes values from these only."""
     if not depth or type(data) is not dict:
         return type(data) in _JSON_TYPES
     for name in data:
@@ -420,8 +421,8 @@ def _result(word: str, report: Report) -> dict[str, JsonValue]:
 
 
 def _brief(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return an event's `result` with only the status and the error in its context, as the plane's own worker reports a
-    failure. Only the event `call.error` has the whole context."""
+    """Return an event's `result` with only the keys `status` and `error` left in the object `context`. The plane's own
+    worker reports a failure in this way. Only the event `call.error` has the whole `context`."""
     context = result.get("context")
     if not isinstance(context, dict):
         return dict(result)

@@ -27,12 +27,13 @@ IN_MEMORY: Final = "memory"
 """Value of `store` in the reference to a result that only one server's memory has. A restart of that server loses the
 result."""
 BUDGET_S: Final = 0.25
-"""Estimated seconds of a plane's search for secrets above which the PUT of a result is slow. The worker sends slow PUTs
-one at a time, because the plane answers nothing during the search."""
+"""Threshold for slow PUTs of results, in seconds. A PUT is slow if the plane's search for secrets in the result is
+estimated to take longer. The worker sends slow PUTs one at a time, because the plane answers nothing during the
+search."""
 _S_PER_BYTE: Final = 0.5e-6
 """Seconds that the plane's search for secrets needs for one byte of ordinary words: 580 kB took 0.3 s."""
 PACKED: Final = "_zlib_base64"
-"""Key under which a stored result has its packed text."""
+"""Key of the packed text in a stored result: the JSON of the result, compressed and then written as base64."""
 _PACKED_START: Final = b'{"_zlib_base64":'
 LONG_WORD: Final = 2_000
 """Length in bytes from which a word of a result (characters without a separator) is long. In each search for secrets,
@@ -65,12 +66,12 @@ def is_over_budget(data: bytes) -> bool:
 
 
 def packed_for_store(data: bytes, beside: Mapping[str, JsonValue] = _NOTHING) -> bytes:
-    """Compress a result's JSON, and return it as JSON with a text of short words. The plane can search this text for
-    secrets quickly, however long the words of the result are.
+    """Compress a result's JSON, and return a JSON object with the compressed bytes as text (key `PACKED`). Spaces
+    divide this text into short words, because the plane takes long to search long words for secrets.
 
     Args:
         data: the JSON of a result.
-        beside: fields of the result that stay readable outside the packed text, for the plane's own templates.
+        beside: fields of the result to put next to the text, uncompressed, because the plane's own templates read them.
     """
     text = base64.b64encode(zlib.compress(data, 1))
     words = b" ".join(text[at : at + _PIECE] for at in range(0, len(text), _PIECE)).decode()

@@ -39,9 +39,9 @@ _FAILED: Final = EventRequest(SINGLE, ("command.failed",), has_own_id=True)
 
 
 def _parts(last: EventRequest, *before: str) -> Mapping[bool, tuple[EventRequest, EventRequest]]:
-    """Return the two requests that report an outcome: a batch of the events `before`, then `last` alone.
+    """Return a mapping with the two requests that report an outcome: a batch of the events `before`, then `last` alone.
 
-    The mapping has one pair of requests for each key. Under True, the batch also reports the command's start.
+    The key False has these two requests. The key True has the same two, but the batch also reports the command's start.
 
     Args:
         last: request with the last event alone.
@@ -143,7 +143,7 @@ class RustRules(DialectRules):
         payload = {"command_id": str(command.command_id)}
         return Post(BATCH, {}, _batch(command, worker_id, [_item(command, _STARTED, payload)]))
 
-    def parts(self, report: Report, *, with_start: bool) -> tuple[EventRequest, ...]:
+    def requests(self, report: Report, *, with_start: bool) -> tuple[EventRequest, ...]:
         """Return two requests: a batch with all events but the last, and the last event alone.
 
         The plane makes the ids of the events in the batch. The last event has its `meta`, and an id that the worker

@@ -57,7 +57,7 @@ class ContainerConfig(ContainerFields):
         try:
             inner: ContainerFields = fields.decode(where, ContainerFields, given, self.runtime)
         except ConfigurationError as error:
-            raise error.within(where, field="runtime") from error.__cause__
+            raise error.in_tool(where, field="runtime") from error.__cause__
         for name in given:
             object.__setattr__(self, name, getattr(inner, name))
         if not (self.image or "").strip():

@@ -52,7 +52,7 @@ def job_config(job: Mapping[str, Any]) -> tuple[JobConfig, list[str]]:
     try:
         made: JobConfig = fields.decode("script: job", JobConfig, given, named)
     except ConfigurationError as error:
-        raise error.within("script: job", field="job") from error.__cause__
+        raise error.in_tool("script: job", field="job") from error.__cause__
     return made, unknown
 
 

@@ -23,7 +23,7 @@ from noetl_worker.tools.kinds.duckdb.connection import opened
 from noetl_worker.tools.kinds.duckdb.opening import FirstRequest, Surroundings
 from noetl_worker.tools.kinds.duckdb.prepared import PreparedInstance
 from noetl_worker.tools.kinds.duckdb.statements import run_script, statement_failure
-from noetl_worker.tools.kinds.duckdb.values import SelectReading, reading
+from noetl_worker.tools.kinds.duckdb.values import SelectWithTexts, reading
 from noetl_worker.tools.process import landlock
 from noetl_worker.tools.process.shortage import raise_shortage
 from noetl_worker.tools.python.python_exchange import begin, encode, receive, send_text
@@ -105,7 +105,7 @@ class Child:
         _surround(start)
         self._duckdb = requirements.library("duckdb", "duckdb")
         self._connection = opened(self._duckdb, _PREPARED, start)
-        self._select: SelectReading | None = None
+        self._select: SelectWithTexts | None = None
         self._unsent: list[Any] = []
         """Rows that were read but did not fit into an answer."""
 
@@ -129,7 +129,8 @@ class Child:
         _PREPARED.close()
 
     def _run(self, request: Mapping[str, Any]) -> str:
-        """Run a SQL script and return its results as JSON: the fields `BATCH` of a `sql.Batch`."""
+        """Run a SQL script and return its results as JSON: the fields of a `sql.Batch` that the constant BATCH
+        lists."""
         batch = sql.Batch(request["as_objects"], request["max_rows"])
         run_script(self._duckdb, self._connection, batch, request["text"], request["params"])
         return encode({name: getattr(batch, name) for name in BATCH})

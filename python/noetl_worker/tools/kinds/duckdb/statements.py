@@ -100,8 +100,9 @@ def _counts(statement: Any) -> bool:
     author selected a column of this name.
 
     DuckDB's parser tells which kinds of result a statement may return, but not which it will return. An INSERT may
-    return rows or the number of changed rows, so this function looks for RETURNING, without which no rows come. PIVOT,
-    which DuckDB splits into several statements (MULTI), always gives False: the parser names all kinds of result.
+    return rows or the number of changed rows, so this function looks for RETURNING, without which no rows come. For
+    PIVOT, which DuckDB splits into several statements (MULTI), the parser names every kind of result. That says nothing
+    about the actual result, so this function always returns False for PIVOT.
     """
     can_change = any(kind.name == "CHANGED_ROWS" for kind in statement.expected_result_type)
     return can_change and statement.type.name != "MULTI" and not _is_returning(statement)

@@ -1,8 +1,8 @@
 """Exact values for the columns of a SELECT that DuckDB's Python library cannot return exactly.
 
 The library returns Python's last date for `infinity` and Python's first date for `-infinity`. But a table may contain
-these two dates too. The library also cuts nanoseconds off. So a SELECT with dates or nanoseconds is extended: the
-extended SELECT also returns such columns as text.
+these two dates too. The library also cuts nanoseconds off. So the worker adds text columns to a playbook's SELECT: an
+added column has the values of one column of dates or nanoseconds as text.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ _NANOSECONDS: Final = re.compile(r"(TIME|TIMESTAMP|TIMESTAMPTZ)_NS|TIMESTAMP_NS 
 _FINE: Final = re.compile(
     r"(?:(?P<date>\d{4}-\d\d-\d\d) )?(?P<time>\d\d:\d\d:\d\d\.\d{7,9})(?P<zone>[+-]\d\d(:\d\d)*)?"
 )
-_ELSEWHERE: Final = re.compile(r"\w_(query|execute)\s*\(", re.IGNORECASE)
-"""Pattern of a call that queries another database, as `mysql_query(...)`. A SELECT with such a call is not extended,
-because DESCRIBE may run the query on the other database."""
+_REMOTE_CALL: Final = re.compile(r"\w_(query|execute)\s*\(", re.IGNORECASE)
+"""Pattern of a call that queries another database, such as `mysql_query(...)`. `reading` adds no text columns to a
+SELECT with such a call, because the DESCRIBE before that may already run the query on the other database."""
 _JSON: Final = re.compile(r"JSON(\[\d*\])*")
 
 
 @dataclass(frozen=True, slots=True)
-class SelectReading:
-    """A SELECT extended to return some columns also as text (`text`), and the column names of the author's SELECT
-    (`names`). DuckDB's Python library cannot return some values exactly otherwise."""
+class SelectWithTexts:
+    """The SQL of a playbook's SELECT with added text columns (`text`), and the names of the playbook's own columns
+    (`names`). An added column has one column's values as text, where DuckDB's Python library may return them
+    inexactly."""
 
     text: str
     names: Sequence[str]
     beside: Sequence[int]
-    """Indexes of the author's columns that the extended SELECT also returns as text. The text columns follow the
-    author's columns, in this order."""
+    """Indexes of the playbook's columns for which a text column was added. The text columns stand after the playbook's
+    columns, in the order of these indexes."""
 
     def rows(self, fetched: Sequence[Sequence[Any]]) -> list[list[Any]]:
-        """Convert rows of the extended SELECT to rows of the author's SELECT. A value that DuckDB's Python library
-        changed is replaced by the value's text."""
+        """Convert rows of the SELECT with added text columns to rows of the playbook's own SELECT. A value's text
+        replaces the value if DuckDB's Python library returned the value inexactly."""
         count = len(self.names)
         rows = []
         for row in fetched:
@@ -51,10 +52,11 @@ class SelectReading:
         return rows
 
 
-def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) -> SelectReading | None:
-    """Return a parsed SELECT extended by text columns for dates and nanoseconds, which DuckDB's Python library may
-    change. Return None for a statement that is no SELECT or needs no text columns."""
-    if statement.type.name != "SELECT" or _ELSEWHERE.search(sql_split.bare(statement.query)):
+def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) -> SelectWithTexts | None:
+    """Return a parsed SELECT with an added text column for each column of dates or nanoseconds. DuckDB's Python library
+    may return such values inexactly. Return None if the statement is no SELECT, needs no text columns, or queries
+    another database."""
+    if statement.type.name != "SELECT" or _REMOTE_CALL.search(sql_split.bare(statement.query)):
         return None
     text = next(iter(sql_split.statements(statement.query)), "")
     try:
@@ -75,12 +77,12 @@ def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) ->
         return None
     places = [f"#{number}" for number in range(1, len(columns) + 1)]
     select = f"SELECT {', '.join([*places, *texts])} FROM (\n{text}\n)"
-    return SelectReading(select, [str(column[0]) for column in columns], beside)
+    return SelectWithTexts(select, [str(column[0]) for column in columns], beside)
 
 
 def _value(value: Any, text: str | None) -> Any:
-    """Return a column's value, or its text in the database if the Python library changed the value. Changed values are
-    infinities, and times with nanoseconds (in ISO 8601)."""
+    """Return a value, or its text from the added column if DuckDB's Python library returned the value inexactly. These
+    values are infinities, and times with nanoseconds. The text of such a time is in ISO 8601."""
     if text is None:
         return value
     match = _FINE.fullmatch(text)

@@ -89,7 +89,7 @@ class HttpCall:
         tries, stop = 0, self._context.stop
         share = room.share(stop)
         while True:
-            room.give_back(room.share(stop) - share, stop)  # the data of the previous exchange is no longer held
+            room.release(room.share(stop) - share, stop)  # the data of the previous exchange is no longer held
             tries += 1
             error: ToolError | None = None
             try:

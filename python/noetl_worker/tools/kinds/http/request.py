@@ -162,8 +162,12 @@ def _content_type(headers: Mapping[str, str]) -> str:
 def _query_and_body(
     config: HttpFields, method: str, content_type: str, files: FileParts, as_field: _AsField
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """Return the query parameters in `data`, and httpx's keyword arguments for the body. The body is the first given
-    field of `json`, `files`, `form`, `body_b64`, `body`, `payload` and `data`."""
+    """Return the query parameters (besides those in `params`), and httpx's keyword arguments for the body. Both come
+    from the first given field of `json`, `files`, `form`, `body_b64`, `body`, `payload` and `data`.
+
+    Only `data` may give query parameters. An object with only the keys `query` and `body` gives parameters and body.
+    Any other object in `data` gives the parameters of a GET, HEAD or OPTIONS, and the body of another method.
+    """
     if config.json is not None:
         return {}, {"content": dumps(config.json), "is_json": True}
     if config.files is not None or (config.form is not None and content_type.startswith("multipart/form-data")):

@@ -93,10 +93,10 @@ def parse(value: JsonValue) -> RetryPlan:
     """Parse a `retry` field into a plan.
 
     Args:
-        value: true; a number of exchanges; {"max_attempts", "initial_delay", "backoff_multiplier", "max_delay",
-            "jitter", "retry_when", "stop_when", "retry_on", "retry_on_status"}; {"max_retries", "initial_delay_ms",
-            "max_delay_ms", ...}; {"on_error": {...}, "on_success": {"while", "next_call", "collect"}}; a list of
-            {"when", "then"}.
+        value: true; the maximum number of requests, including the first; {"max_attempts", "initial_delay",
+            "backoff_multiplier", "max_delay", "jitter", "retry_when", "stop_when", "retry_on", "retry_on_status"};
+            {"max_retries", "initial_delay_ms", "max_delay_ms", ...}; {"on_error": {...}, "on_success": {"while",
+            "next_call", "collect"}}; a list of {"when", "then"}.
 
     Raises:
         ConfigurationError: a key or value is wrong. The error names the possible keys or values.

@@ -149,7 +149,8 @@ class _ReadWatch:
             return False
 
     def end(self, descriptor: int) -> bool:
-        """Stop watching a connection. Return True if this watch has cut the connection off."""
+        """Stop watching how much a connection receives. Return True if the connection was cut off, because it had
+        received more than its maximum."""
         with self._changed:
             return self._most.pop(descriptor, 0) < 0
 
@@ -186,7 +187,8 @@ class _Exchange:
 
     def __init__(self, descriptor: int) -> None:
         self.received = 0
-        """Bytes received since the first read. Code that drops rows subtracts the bytes of these rows."""
+        """Bytes received since the first read of this call. The limit `_MOST_BYTES` applies to this number. Code that
+        drops rows subtracts the bytes of these rows, because they no longer use memory."""
         self._descriptor = descriptor
         self._seen = 0
         self._reads = 0
@@ -205,8 +207,8 @@ class _Exchange:
             raise _too_much()
 
     def end(self) -> bool:
-        """Stop watching the connection. Return True if the connection was cut off. Call this before the connection is
-        closed and its descriptor reused."""
+        """Stop watching how much the connection receives. Return True if the connection was cut off. Call this before
+        the connection is closed and its descriptor reused."""
         return self._reads > 1 and _watch.end(self._descriptor)
 
 

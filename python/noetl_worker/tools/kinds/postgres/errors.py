@@ -22,7 +22,7 @@ _KINDS: Final = (
     ("42501", "auth", False),
     ("42", "db_syntax", False),
 )
-"""SQLSTATE prefix -> (kind, True if the same statement may succeed later)."""
+"""SQLSTATE prefix, kind of failure, and True if the same statement may succeed later. The first matching row counts."""
 _PROTOCOL: Final = "08P01"
 _WRONG_NUMBER: Final = "bind message supplies"
 _NO_PASSWORD: Final = "no password supplied"
@@ -79,7 +79,7 @@ def statement_failure(error: Any, text: str, done: int = 0, *, has_params: bool 
 
 
 def _sqlstate_kind(state: str, severity: str | None) -> tuple[str, bool]:
-    """Return the kind of a SQLSTATE, and True if the same statement may succeed later."""
+    """Return the kind of failure that a SQLSTATE stands for, and True if the same statement may succeed later."""
     if state == _PROTOCOL and severity == "ERROR":
         # If client and server misunderstand each other, the server ends the session (FATAL). A mere ERROR with the
         # connection intact is about the content, such as two values for three placeholders: a retry changes nothing.

@@ -106,7 +106,7 @@ class PostgresTool:
             try:
                 _check_params(text, config.params)
             except ConfigurationError as error:
-                raise error.within(self.kind) from error.__cause__
+                raise error.in_tool(self.kind) from error.__cause__
         # When the task is cancelled, psycopg cancels the statement on the server before it returns.
         return await in_time(self._run(address, text, config, context), context.timeout_s)
 

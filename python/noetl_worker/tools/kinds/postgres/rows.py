@@ -105,8 +105,8 @@ class _Results:
         self.error: Exception | None = None
         self._connection = connection
         self._received = 0
-        """Value of `exchange.received` after the last row that the result keeps. Rows above `max_rows` are dropped, and
-        their bytes do not count."""
+        """Bytes received up to the last row that the result keeps. Later rows are dropped; their bytes must not
+        count, so `exchange.received` is set back to this number."""
         self._psycopg = library()
         self._status = self._psycopg.pq.ExecStatus
         self._encoding = connection.info.encoding
@@ -114,11 +114,13 @@ class _Results:
         self._json = {self._psycopg.adapters.types[name].oid for name in ("json", "jsonb")}
         self._batch = batch
         self._parts: list[tuple[Any, int]] = []
-        """Results of the current statement, each with the number of rows to convert."""
+        """Chunks of rows (libpq's results) of the current statement, each with the number of its rows to convert. The
+        rows after these are dropped."""
         self._wanted = 0
         self._values = 0
         self._work: list[partial[None]] = []
-        """Calls that put each statement's result into the batch."""
+        """Functions that `read` will call, one for each statement. A function adds its statement's result to the
+        `Batch` of the command."""
         self._completion: tuple[str, int | None] = ("", None)
 
     def take(self, result: Any) -> bool:

@@ -80,8 +80,8 @@ class RhaiConfig:
     code: str
     """The script. The value of its last expression is the step's data."""
     input: Mapping[str, Any] = field(default_factory=dict)
-    """Values for the script, with their JSON types. The script finds each value as a variable of this name, and in the
-    map `args`."""
+    """Values for the script by name, with their JSON types. The script finds each value as a variable with the value's
+    name, and in the map `args`."""
     timeout: float | None = None
     """Maximum run time of the script in seconds; absent: the command's remaining time."""
 

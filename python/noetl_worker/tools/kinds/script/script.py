@@ -86,7 +86,7 @@ class ScriptTool(ClusterTool):
     def ignored(self, config: ScriptConfig) -> list[ConfigurationError]:
         """Return warnings about unknown names in `job`."""
         unknown = [unknown_field("script: job", name, field_names(JobConfig)) for name in config.unknown]
-        return [warning.within("", field="job") for warning in unknown]
+        return [warning.in_tool("", field="job") for warning in unknown]
 
     async def run(self, config: ScriptConfig, context: ToolContext) -> ToolResult:
         job = config.decoded_job

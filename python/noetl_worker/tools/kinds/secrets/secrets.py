@@ -125,7 +125,7 @@ class SecretsTool(OverHttp):
                 content = await asyncio.to_thread(_from_file, config.secret, context.settings.secrets_dir)
             else:
                 content, version = await self._from_google(config, context)
-        value = _hidden(config.secret, content, context)
+        value = _register_for_redaction(config.secret, content, context)
         data = {"status": "success", "name": config.secret, "provider": provider, "value": value, "secret_value": value}
         return {**data, "version": version} if version else data
 
@@ -145,7 +145,7 @@ class SecretsTool(OverHttp):
         return _google_answer(path, response.status_code, answer.take())
 
 
-def _hidden(name: str, content: bytes, context: ToolContext) -> str:
+def _register_for_redaction(name: str, content: bytes, context: ToolContext) -> str:
     """Return the secret as text, and register the text with the worker for redaction."""
     try:
         value = content.decode()

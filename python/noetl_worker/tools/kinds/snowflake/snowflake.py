@@ -229,7 +229,7 @@ async def connection_settings(
     try:
         settings: dict[str, Any] = dict(_own_settings(fields, found))
     except ConfigurationError as error:
-        raise error.within(kind) from None
+        raise error.in_tool(kind) from None
     for secret in (*_given_secrets(settings), settings.get("private_key_passphrase", "")):
         context.secrets.keep(secret)
     if "private_key" in settings:

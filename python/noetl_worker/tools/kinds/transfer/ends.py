@@ -173,7 +173,7 @@ def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[Configuration
             warnings.append(fields.ignored_field(where, key, f"a {name} has none"))
         else:
             warnings.append(fields.unknown_field(where, key, read))
-    return [warning.within(where, field=name) for warning in warnings]
+    return [warning.in_tool(where, field=name) for warning in warnings]
 
 
 def decode_end(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
@@ -193,5 +193,5 @@ def decode_end(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
         end: EndT = fields.decode(where, model_class, known, given)
     except ConfigurationError as error:
         ignored = unread(name, kind, given) if kind and kind in _READ else []
-        raise fields.with_misspelt(error.within(where, field=name), ignored) from error.__cause__
+        raise fields.with_misspelt(error.in_tool(where, field=name), ignored) from error.__cause__
     return end

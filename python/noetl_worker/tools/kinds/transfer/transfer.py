@@ -125,7 +125,7 @@ class TransferConfig:
             source = self._checked(given)
             _check_files(source, self.ends[1], context.settings)
         except ConfigurationError as error:
-            raise error.within("transfer") from error.__cause__
+            raise error.in_tool("transfer") from error.__cause__
         # If the type was known before the rendering, `ignored` has already reported these fields.
         if isinstance(self.source, str) or end_type("source", self.source) is None:
             for problem in unread("source", source.type, given):
@@ -208,7 +208,7 @@ class TransferTool:
             opening = transfer_sources.READERS[source.type](source, config.chunk_size, inner, self._duckdb)
             rows = await stack.enter_async_context(opening)
             plan = TransferPlan(config.mode, config.keys(), target, rows.session)
-            chosen = _chosen(config.columns(), rows.columns) if rows.columns else {}
+            chosen = _paths_by_target_column(config.columns(), rows.columns) if rows.columns else {}
             try:
                 sink = await stack.enter_async_context(_WRITERS[target.type](plan, context, self._duckdb))
             except ResourceShortage as short:  # the source's query has run, and may have changed data
@@ -245,9 +245,10 @@ def _files(source: TransferSource, target: TransferTarget, settings: ToolSetting
     return files
 
 
-def _chosen(mapping: Mapping[str, str], columns: list[str]) -> dict[str, str]:
-    """Return a dict from each target column to its path in the source. Raises ConfigurationError if the source lacks
-    the column of a path, or has several columns of this name."""
+def _paths_by_target_column(mapping: Mapping[str, str], columns: list[str]) -> dict[str, str]:
+    """Return a dict from each target column to a path in the source's rows: a column, or a column and keys in its
+    objects (`column.key`). Raises ConfigurationError if the source has no column, or several columns, of the name with
+    which a path begins."""
     paths = list(mapping.values()) or columns
     wanted = {path if path in columns else path.split(".", 1)[0] for path in paths}
     several = sorted(name for name in wanted if columns.count(name) > 1)

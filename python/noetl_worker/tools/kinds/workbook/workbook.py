@@ -51,7 +51,8 @@ class WorkbookConfig:
 
 
 class WorkbookTool:
-    """Tool of kind `workbook`. The result and the failures come from the entry's own tool."""
+    """Tool of kind `workbook`, which runs the tool of a named entry in the playbook's `workbook` section. The result
+    and the failures are those of the entry's tool."""
 
     kind: ClassVar[str] = "workbook"
     config_model: ClassVar[type] = WorkbookConfig

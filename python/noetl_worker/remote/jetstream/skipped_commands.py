@@ -18,7 +18,7 @@ own deletion fails."""
 
 
 @dataclass(frozen=True, slots=True)
-class PassedOver:
+class SkippedCommands:
     """Counts of messages in the stream that a durable will never deliver. They include messages of finished commands
     that are still in the stream."""
 
@@ -34,7 +34,7 @@ class PassedOver:
     them."""
 
 
-async def passed_over(client: Client, before: Found, after: Found) -> PassedOver | None:
+async def count_skipped(client: Client, before: Found, after: Found) -> SkippedCommands | None:
     """Count the messages that the durable does not deliver because of its new filters or its start sequence. Return
     None if there are no such messages.
 
@@ -52,7 +52,7 @@ async def passed_over(client: Client, before: Found, after: Found) -> PassedOver
     if before.durable_info is None:
         place = int(config.get("opt_start_seq") or 1) - 1
         behind = await _count_before(client, after.stream, new, place)
-        return PassedOver(behind, place, first) if behind else None
+        return SkippedCommands(behind, place, first) if behind else None
     old = config_filters(before.durable_info["config"])
     if set(old) == set(new):
         return None
@@ -62,7 +62,7 @@ async def passed_over(client: Client, before: Found, after: Found) -> PassedOver
     behind -= await _count_before(client, after.stream, old, place)
     unwanted = await _count(client, after.stream, either, place + 1)
     unwanted -= await _count(client, after.stream, new, place + 1)
-    return PassedOver(behind, place, first, unwanted) if behind or unwanted else None
+    return SkippedCommands(behind, place, first, unwanted) if behind or unwanted else None
 
 
 async def _count_before(client: Client, stream: str, filters: Sequence[str], place: int) -> int:
