@@ -108,7 +108,7 @@ def test_table_in_a_pipe_is_as_wide_as_asked_for_and_no_wider_than_a_terminal(co
 def test_guide_of_another_form_says_what_is_wrong() -> None:
     with pytest.raises(ConfigurationError, match="guide of 'x': heading 'Exmaple' is none of Example, Result, Errors"):
         parse_guide("## Exmaple\n\nx\n", "x")
-    with pytest.raises(ConfigurationError, match="guide of 'x': write 'timeout - late' as - `kind`: when"):
+    with pytest.raises(ConfigurationError, match="guide of 'x': the line 'timeout - late' must have the form"):
         parse_guide("## Errors\n\ntimeout - late\n", "x")
 
 

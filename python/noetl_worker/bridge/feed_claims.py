@@ -92,7 +92,9 @@ class FeedClaims:
 
     @property
     def is_done(self) -> bool:
-        """True if JetStream has all taken commands, and the coordinator has answered each acknowledgement."""
+        """True if each command taken from the coordinator is stored in JetStream, and the coordinator has answered each
+        acknowledgement.
+        """
         return not self._in_hand and not self._acks.is_busy
 
     async def acknowledged(self) -> None:

@@ -34,7 +34,7 @@ log = structlog.get_logger("noetl_worker.bridge")
 
 
 class PeerSilent(OSError):
-    """Error of a connection: the peer has not answered within the time limit, or has answered without a request."""
+    """Error for a server that sent nothing within the time limit, or sent an answer to which there was no request."""
 
 
 class Peer:

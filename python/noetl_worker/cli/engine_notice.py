@@ -26,7 +26,8 @@ def notice_missing_engine() -> None:
 
 
 def _is_first_time() -> bool:
-    """Create the file that records that the warning was printed. Return True unless the file existed before."""
+    """Return True if the warning about the slower Python engine was not yet printed on this machine. Create the file
+    that records the printing."""
     from noetl_worker.pipeline.outbox.directory import make_file, state_directory
 
     marker = state_directory("dev") / _MARKER

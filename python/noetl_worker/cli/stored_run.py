@@ -71,9 +71,12 @@ async def stored_run_plane(name: str) -> AsyncIterator[StoredRunPlane | None]:
 
 
 def settings_to_ask(flags: SettingFlags, stored: StoredRunPlane | None) -> Settings:
-    """Return the settings for requests to the plane of a stored run, or else to the control plane named in `flags`.
+    """Return the settings for requests to a plane: the plane in `stored`, or else the control plane named in `flags`.
 
     If the plane in `flags` is a running `dev` of this user, the settings get its token, unless `flags` have a token.
+
+    Args:
+        stored: the temporary plane that serves an earlier run of `dev` from disk, or None.
     """
     settings = load_settings(flags={**flags, **stored.flags} if stored else flags)
     if settings.internal_api_token:

@@ -48,19 +48,19 @@ class PendingMatch(Protocol):
 
     @property
     def case(self) -> int:
-        """Index, in the list without invalid cases, of the case with the template to render."""
+        """Index of the case with the template to render, in the list without invalid cases."""
 
     @property
     def condition(self) -> int:
-        """Index, in its case, of the condition with the template to render."""
+        """Index of the condition with the template to render, in the case's list `when`."""
 
     @property
     def side(self) -> Side: ...
 
     @property
     def template(self) -> JsonValue:
-        """The value to render before the search for a case that holds can go on. The value is the condition's left
-        string, or the condition's right JSON value."""
+        """Template to render before the search can continue: the left string or the right JSON value of the condition
+        at which the search has paused."""
 
     def resume(self, rendered: bytes) -> CaseMatch | PendingMatch | None:
         """Go on with the paused search, using the rendered value. A pending match may be resumed any number of times.
@@ -72,7 +72,7 @@ class PendingMatch(Protocol):
             The first case that holds, None without such a case, or another pending match.
 
         Raises:
-            DocumentError: the bytes are not JSON.
+            DocumentError: `rendered` is not JSON.
             ConditionError: see `CompiledCases.match`.
         """
 
@@ -133,7 +133,7 @@ class Engine(Protocol):
             data: a JSON array of cases (protocol/conditions.md#cases); any other JSON value counts as an empty array.
 
         Raises:
-            DocumentError: the bytes are not JSON within the limits.
+            DocumentError: `data` is not JSON, or is above a limit such as MAX_DEPTH.
         """
 
     def decide(self, left: bytes, op: str, right: bytes | None) -> bool:
@@ -168,11 +168,11 @@ class Engine(Protocol):
         """Redact a tool's result and measure its size. If it is too large for an event, make a short preview too.
 
         Args:
-            data: any JSON value.
-            rules: the budget in bytes, and the secrets.
+            data: the tool's result, as JSON text in UTF-8.
+            rules: the largest size in bytes of a result inside an event, and the secrets.
 
         Raises:
-            DocumentError: the bytes are not JSON within the limits.
+            DocumentError: `data` is not JSON, or is above a limit such as MAX_DEPTH.
         """
 
     def redact_text(self, text: str, secrets: Sequence[str], words: Sequence[str] = ()) -> str:

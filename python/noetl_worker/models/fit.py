@@ -8,12 +8,13 @@ from typing import Final, NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class SecretTexts:
-    """Secret texts to redact, grouped by where they are replaced (`text/secrets/strength.py`)."""
+    """Secret texts to redact, in three groups by strength (`text/secrets/strength.py`). A stronger secret is replaced
+    in more places."""
 
     anywhere: tuple[str, ...] = ()
     """Secrets replaced wherever they occur, even inside a word."""
     words: tuple[str, ...] = ()
-    """Secrets replaced only as whole words, and never inside a key."""
+    """Secrets replaced only as whole words. A key of a JSON object is replaced only if the whole key is the secret."""
     message_words: tuple[str, ...] = ()
     """Secrets replaced only as whole words, and only in messages for people."""
 
@@ -60,10 +61,10 @@ class FitRules:
 
     @classmethod
     def for_secrets(cls, known: SecretTexts, *, max_bytes: int, most_bytes: int = MAX_RESULT_BYTES) -> FitRules:
-        """Return the rules for the result of one command, whose secrets are `known`.
+        """Return the rules for redacting and limiting the result of one command.
 
         Args:
-            known: the secrets, grouped by where they are replaced.
+            known: the command's secrets.
             max_bytes: largest size in bytes of a result inside an event, together with the object around the result.
             most_bytes: largest size in bytes of a result in the result store.
         """

@@ -1,4 +1,4 @@
-"""Flags that tell what the answer to a claim may contain, so that the worker skips needless searches."""
+"""Flags that tell whether a claim's answer may contain templates, references or secrets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Final, NamedTuple
 
 
 class Marks(NamedTuple):
-    """Flags that tell what the answer to a claim may contain. True means "perhaps", False means "certainly not"."""
+    """Flags that tell whether the plane's answer to a claim may contain templates, references or secrets.
+
+    If a flag is False, the answer certainly has no such content. So the worker skips the work for that content.
+    """
 
     templates: bool = True
     """True if a string in the plane's answer to the claim may contain a template: `{{`, `{%` or `{#`."""

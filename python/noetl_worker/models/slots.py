@@ -20,7 +20,7 @@ WAITING_PER_SLOT: Final = 10
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """An entry for a command that waits: for the limit of its tool kind, or until it may run alone."""
+    """An entry for a command that waits: until the limit of its tool kind lets it run, or until it may run alone."""
 
     kind: str = ""
     """Kind of the command's tool; "" for a command that has to run alone."""
@@ -44,7 +44,7 @@ class Slots:
     used: int = field(default=0, init=False)
     """Number of slots that are taken."""
     parked_elsewhere: int = field(default=0, init=False)
-    """Number of commands that wait without a slot, except commands that wait for the limit of their tool kind."""
+    """Number of commands that wait without a slot, except the commands that `parked_for_kind` counts."""
     _running: Counter[str] = field(default_factory=Counter, init=False)
     _queue: list[_Waiter] = field(default_factory=list, init=False)
     _alone: list[_Waiter] = field(default_factory=list, init=False)
@@ -52,7 +52,7 @@ class Slots:
 
     @property
     def parked_for_kind(self) -> int:
-        """Number of commands that wait for the limit of their tool kind."""
+        """Number of commands that wait until the limit of their tool kind lets them run."""
         return len(self._queue)
 
     @property
@@ -63,14 +63,14 @@ class Slots:
     def free(self) -> int:
         """Return the number of free slots. Return 0 if a command runs alone, or waits to run alone.
 
-        The number is negative while more commands run than there are slots. This happens after a wait: the command
-        continues at once, although another command has taken its slot.
+        The number is negative while more commands hold a slot than the worker has slots. The reason is `waiting`: a
+        command gives up its slot while it waits. After the wait it takes a slot at once, even if no slot is free.
         """
         return 0 if self._alone else self.size - self.used
 
     def window(self) -> int:
-        """Return how many more messages the worker may pull. Return 0 if too many commands wait for the limit of their
-        tool kind, or if a command has to run alone."""
+        """Return how many more messages the worker may pull. Return 0 if a command has to run alone, or
+        if too many commands wait (`parked_for_kind`)."""
         if self._alone or len(self._queue) >= self.size:
             return 0
         return min(self.size, max(1, self.ceiling())) - self.used
@@ -165,8 +165,8 @@ class Slots:
             self._leave_kind(place)
 
     def _admit(self) -> None:
-        """Let commands that wait for the limit of their tool kind run, in order. A command needs a free slot and room
-        below this limit. Another command that has to run alone comes first."""
+        """Let the commands in `_queue` run, in order, as long as slots are free and the limits of their kinds allow.
+        While a command has to run alone, let only this command run."""
         for place in list(self._queue):
             if self.used >= self.size:
                 return
@@ -180,9 +180,11 @@ class Slots:
             place.admitted.set_result(None)
 
     def _leave_kind(self, place: _Waiter) -> None:
-        """Stop counting a command in the limit of its tool kind, at the end of `kind`. A command that was cancelled
-        while it waited for the limit takes its slot back, even if no slot is free. So a command always has its slot
-        after `kind`, as it had before."""
+        """Stop counting a command in the limit of its tool kind. The context manager `kind` calls this at its end.
+
+        A command that was cancelled while it waited in `kind` holds no slot. Give this command a slot, even if no slot
+        is free, because a command must hold a slot after `kind` as before.
+        """
         if place in self._queue:
             self._queue.remove(place)
             self.used += 1

@@ -143,8 +143,8 @@ class ToolForm:
     main_first: bool = False
     """True if code (kind python) returns the result of its function `main`, even if a variable `result` is set."""
     reads_input_again: bool = False
-    """True if a string in the input that contains an object or list is parsed before code (kind python) gets the input:
-    `"[1]"` becomes a list. Any other string only loses its last line break."""
+    """True if the worker changes the strings in a `python` step's input before the code gets them. A string such as
+    `"[1]"` becomes the list or object that it contains. Every other string loses its last line break."""
     variables_hide_arguments: bool = False
     """True if a script (kind rhai) sees the command's variable, not its argument, where both have the same name."""
     says_no_result: bool = False

@@ -21,7 +21,7 @@ REPEATED: Final = frozenset(
     (
         *("adopted_outcome_reported", "outcome_adopted", "outcome_already_stored", "outcome_dropped"),
         *("batch_check_failed", "batch_forgotten", "batch_rescued", "batch_state_unknown", "batches_checked"),
-        *("cancellation_unknown", "child_status", "claim_unknown", "claims_not_counted", "outcomes_adopted"),
+        *("cancellation_unknown", "child_status_unknown", "claim_unknown", "claims_not_counted", "outcomes_adopted"),
         *("dead_letter_not_kept", "dead_letters_not_counted", "durable_gone", "durable_made", "durable_not_checked"),
         *("events_not_accepted", "execution_check_failed", "heartbeat_failed", "heartbeat_unknown", "http_retry"),
         *("http_retry_given_up", "lag_unknown", "nats_disconnected", "nats_reconnected"),
@@ -40,7 +40,8 @@ _CAUSE: Final = ("reason", "what", "error", "problem")
 """Fields of a log line that together identify its cause, so that repeats of the line are recognised."""
 _CAUSE_CHARS: Final = 200
 _MOST_CAUSES: Final = 200
-"""Largest number of causes that are counted separately. Lines with further causes are counted by their event alone."""
+"""Largest number of different causes whose repeated log lines are counted separately. Further causes are not told
+apart: all their lines of the same log event are counted together."""
 _IDS: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+")
 _OWN: Final = frozenset({"event", "level", "timestamp"})
 _COUNT: Final = "repeats"

@@ -1,15 +1,18 @@
 """The stage of one delivery, and what happens to each stage when the worker stops.
 
-| stage | when the grace period is over |
+| stage: what the worker does in it | when the worker's grace period is over |
 |---|---|
-| receiving | nothing is cancelled; the message is returned before its command is claimed |
-| answering | nothing: the stage ends by itself |
-| claiming | the worker waits CLAIM_S for the plane's answer; a command that the answer grants is returned |
-| preparing, waiting | the task is cancelled at once and the command returned: it has had no effect yet |
-| running | `scope.py` interrupts the tool, and the command is returned |
-| deciding | nothing: the stage ends by itself |
-| reporting | the worker tries once more within REPORT_S; the outbox stores an outcome that is not accepted |
-| reporting, if the plane issues the next commands before it answers | the request may run until the hard stop |
+| receiving: read the message | the message is returned, and its command is not claimed |
+| claiming: ask the plane for the command | the plane has CLAIM_S to answer; a claimed command is returned |
+| preparing: get what the tool needs | the task is cancelled at once, and the command is returned |
+| waiting: wait until the tool may start | the task is cancelled at once, and the command is returned |
+| running: run the tool | `scope.py` interrupts the tool, and the command is returned |
+| deciding: apply the step's cases to the result | nothing, because this stage is short |
+| reporting: tell the plane the outcome | the worker has REPORT_S for a last try; then the outcome stays in the outbox |
+| answering: ack or nak the message | nothing, because this stage is short |
+
+A report to the Rust plane may take longer than REPORT_S, because the plane may issue the next commands before it
+answers. Such a report is cancelled only at the end of the shutdown (`StopLevel.HARD`).
 
 A command that no worker could claim again is reported as failed, not returned (`handover.return_claimed`).
 

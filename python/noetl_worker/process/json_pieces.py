@@ -18,10 +18,10 @@ from noetl_worker.process.threads import take_turns
 __all__ = ["loads_in_pieces"]
 
 _WINDOW: Final = 1 << 16
-"""Size of one piece, in bytes."""
+"""Largest number of bytes of a JSON text that are parsed at once, as one piece."""
 _MOST_NESTED: Final = 32
-"""Largest depth to which arrays and objects that do not fit into one piece may be nested. A text with a greater depth
-is refused."""
+"""Largest nesting depth of arrays and objects that are too large to be parsed at once. `loads_in_pieces` raises
+ValueError for a JSON text with a greater depth."""
 _SPACE: Final = re.compile(rb"[ \t\n\r]*")
 _WORD: Final = re.compile(rb"[^ \t\n\r,\]}]*")
 _TEXT: Final = re.compile(rb'(?:[^"\\]+|\\u[dD][89abAB]..\\u....|\\u(?![dD][89abAB])....|\\[^u])*', re.DOTALL)
@@ -40,7 +40,7 @@ def loads_in_pieces(data: bytes, read: Callable[[bytes], Any], window: int = _WI
     Args:
         data: JSON in UTF-8.
         read: function that parses one piece. It raises ValueError for a text that is not JSON.
-        window: size of one piece, in bytes.
+        window: largest number of bytes that are parsed at once, as one piece.
 
     Raises:
         ValueError: the text is not JSON, or large values are nested too deeply.

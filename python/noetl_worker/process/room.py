@@ -32,7 +32,8 @@ class Room:
 
     def __init__(self) -> None:
         self._shares: dict[weakref.ref[object], int] = {}
-        """Bytes by owner, in the order in which the owners first took memory."""
+        """Bytes of memory that each owner, such as a running tool, has taken and not released. The owner that took
+        memory first is the first."""
         self._waiting: dict[asyncio.Future[None], asyncio.AbstractEventLoop] = {}
 
     @property

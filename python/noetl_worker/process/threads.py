@@ -59,7 +59,8 @@ class Threads(ThreadPoolExecutor):
         POOLS[name] = self
 
     def submit(self, call: Callable[..., T], /, *args: Any, **named: Any) -> Future[T]:
-        """Submit a call as `ThreadPoolExecutor.submit` does, for the owner in the context variable `OWNER`."""
+        """Submit a call as `ThreadPoolExecutor.submit` does. The call counts for the execution that the context
+        variable `OWNER` names, because each execution has a limit of threads."""
         return self.submit_for(OWNER.get(), partial(call, *args, **named))
 
     def submit_for(self, owner: Hashable, run: Callable[[], T]) -> Future[T]:

@@ -145,14 +145,17 @@ class NamedVariables:
     is_secret: bool = False
 
     def match_variable(self, name: str) -> str | None:
-        """Return the variable that `name` sets if the variable is in this group, else None. Both NOETL_SECRET_X and
-        NOETL_SECRET_X_FILE set NOETL_SECRET_X."""
+        """Return `name`, without the ending `_FILE` of a secret's variable, if `name` belongs to this group. Else
+        return None.
+
+        NOETL_SECRET_X is returned for both NOETL_SECRET_X and NOETL_SECRET_X_FILE (a file with the secret).
+        """
         if self.is_secret and name.endswith(FILE_SUFFIX):
             name = name.removesuffix(FILE_SUFFIX)
         return name if self.pattern.fullmatch(name) else None
 
     def line(self, variable: str) -> SettingLine:
-        """Return the SettingLine, which describes a setting, of one environment variable with this name pattern."""
+        """Return the description of a setting for `variable`, an environment variable of this group."""
         return SettingLine("", variable, (), "", self.is_secret, self.parse)
 
 

@@ -1,4 +1,5 @@
-"""The beginning of a failed tool's data as text. The worker adds this text to a report's notes for people."""
+"""The beginning of a failed tool's data as text. The worker sends this text to the plane together with the outcome, for
+people who look for the cause of the failure."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ _PRINTED: Final = ("stdout", "stderr")
 
 
 def answer_beginning(data: JsonValue) -> str:
-    """Return the beginning of a failed tool's data as text (at most MAX_CHARS characters), for a report's notes
-    for people.
+    """Return the beginning of a failed tool's data as text of at most MAX_CHARS characters. People read the text to
+    find the cause of the failure.
 
     The text is the field `data`, else the field `body`, else all fields except `stdout` and `stderr`. A value that is
     not a text is written as JSON.

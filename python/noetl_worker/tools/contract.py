@@ -222,8 +222,8 @@ class ToolWorker:
     """`run_tool(kind, config, context)` runs a tool of another kind with an unrendered config. Task sequences use this
     function. The context is this tool's own, or a `dataclasses.replace` copy with other values."""
     fields_of: Callable[[str], frozenset[str]]
-    """Function that returns the field names of a tool kind's config. It raises UnknownTool if the worker lacks it.
-    Task sequences need the names: `args` is a field of `container`, but means `input` for other kinds."""
+    """Function that returns the field names of a tool kind's config, or raises UnknownTool if the worker lacks the
+    kind. Task sequences need the names: `args` is a field of `container`, but means `input` for other kinds."""
     check_tool: Callable[[str, Mapping[str, JsonValue], ToolContext], None]
     """`check_tool(kind, config, context)` raises the error with which `run_tool` would refuse the config. A config with
     templates is not checked, since the values of the templates are not known yet. A task sequence checks all its tasks

@@ -37,7 +37,8 @@ async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, conte
 
 async def merged_data(auth: str | Mapping[str, Any], context: ToolContext) -> dict[str, Any]:
     """Return the credential data for `auth`: an alias, an object with an alias, or the data itself. In an object with
-    an alias, the other fields override the fields of the credential. `{"db": {...}}` is data with one field."""
+    an alias, the other fields override the fields of the credential. An object such as `{"db": {...}}` names no
+    credential: it counts as data with the field `db`."""
     if isinstance(auth, str):
         return dict(await context.secrets.credential(auth))
     alias = find_alias(auth)

@@ -60,9 +60,10 @@ WORKER_FIELDS: Final[Mapping[str, str]] = {
     "set": "Values for later steps, made from the output.",
     "next": "The control plane reads it at the step; not read here.",
 }
-"""Config fields that every kind of tool accepts: the worker itself reads these fields, or a control plane adds them.
+"""Config fields that every kind of tool accepts, each with its meaning for the author of a playbook.
 
-The tool registry warns about `case`, `cases`, `next` or `retry` in a config in which nothing reads the field.
+`case`, `cases`, `next` and `retry` are accepted too. But the tool registry warns if such a field stands where it has no
+effect, such as `case` in a task of a list.
 """
 
 _NONE: Final[Mapping[str, str]] = {}

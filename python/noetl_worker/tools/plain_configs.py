@@ -24,8 +24,8 @@ class Checked(NamedTuple):
     warnings: tuple[ConfigurationError, ...]
     timeout_s: float | None
     needed_s: float
-    """Minimum timeout, in seconds, for a config without a timeout of its own: a task sequence needs the sum of its
-    tasks' timeouts."""
+    """Seconds that the tool needs, such as the sum of the timeouts of a sequence's tasks. A worker's shorter default
+    timeout is raised to this number."""
 
 
 class PlainConfigs(dict[tuple[str, bytes], Checked]):

@@ -47,13 +47,13 @@ class ConfigPlace(NamedTuple):
         return ConfigurationError(f"{self.where}{problem}", field=path, tool=self.tool, **more)
 
     def part(self, name: str) -> ConfigPlace:
-        """Return the position of the field `name` in this part of the config. The name is added to the path (`field`)
-        and to the text in errors (`where`), as in `retry.on_error`."""
+        """Return a ConfigPlace for the field `name` of this part of the config. Both its path (`field`) and its text in
+        errors (`where`) end with the name, as in `retry.on_error`."""
         return self._replace(where=f"{self.where}.{name}", field=f"{self.field}.{name}")
 
     def part_under_same_text(self, name: str) -> ConfigPlace:
-        """Return the position of the field `name` in this part of the config. The name is added to the path (`field`)
-        but not to the text in errors (`where`), so errors still name this part."""
+        """Return a ConfigPlace for the field `name` of this part of the config. Its path (`field`) ends with the name,
+        but its text in errors (`where`) is that of this part."""
         return self._replace(field=f"{self.field}.{name}")
 
 

@@ -65,7 +65,8 @@ class PreparedTool:
     own_timeout_s: float | None = None
     """The timeout in the config, in seconds; None if the config has no timeout."""
     needed_s: float = 0.0
-    """Minimum timeout, in seconds, for a config without a timeout of its own."""
+    """Seconds that the tool needs, such as the sum of the timeouts of a sequence's tasks. A worker's shorter default
+    timeout is raised to this number. A timeout in the config is not raised."""
     is_inline: bool = False
     """True if the tool declares that its `run` never waits. Such a call needs neither a task nor a timeout."""
 
@@ -337,13 +338,13 @@ class Registry:
         return fields.field_names(self.get(kind).config_model)
 
     def check(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> None:
-        """Refuse a wrong config before its command runs. A config with templates is not checked, because the values of
-        the templates are still unknown.
+        """Refuse a wrong config early, before the tool's turn to run. A config with templates is accepted unchecked,
+        because the values of the templates are still unknown.
 
         Args:
             kind: a kind or an alias.
             raw_config: as a playbook has it, unrendered.
-            context: the values that templates see, and the time left.
+            context: the context in which the tool would run. A tool may have its own check, which reads the context.
 
         Raises:
             UnknownTool: no such kind.

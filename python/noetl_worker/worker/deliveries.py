@@ -54,7 +54,8 @@ class Deliveries:
         self._stopping = emitter.stopping
         self.tasks: Final[dict[asyncio.Task[None], Progress]] = {}
         self.settled: Final[Counter[str]] = Counter()
-        """Number of deliveries by the word for their answer (disposition.WORDS)."""
+        """Number of deliveries that the worker settled in each way. The keys are texts of disposition.WORDS, such as
+        `ack:reported`."""
         self.lines: Final = lines
 
     async def pull_until_stopped(

@@ -46,12 +46,11 @@ def announced(directory: Path, address: str | None) -> Iterator[None]:
 
 def addresses_here(metrics_bind: str, directory: Path) -> list[str]:
     """Return the addresses (HOST:PORT) of the probes of this machine's workers: the address in the setting, and the
-    address in each worker's file.
-
-    A directory that other users may write to is ignored.
+    addresses that workers have written to the outbox directory.
 
     Args:
         metrics_bind: the setting WORKER_METRICS_BIND, or "".
+        directory: the outbox directory. It is ignored if other users may write to it.
     """
     names = [metrics_bind] if metrics_bind else []
     with suppress(OSError, AttributeError):  # the directory is missing, or not this user's

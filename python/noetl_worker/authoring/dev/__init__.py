@@ -8,7 +8,8 @@ differs-from-upstream:
 
 | what | the real plane | here |
 |---|---|---|
-| success of one step, or with a list of tasks last (Python) | no end event, status inferred | no end event, COMPLETED |
+| execution of a single step succeeds (Python) | no end event, status inferred | no end event, COMPLETED |
+| execution that ends with a list of tasks succeeds (Python) | no end event, status inferred | no end event, COMPLETED |
 | templates | each plane's own engine | ours, with each plane's rules (`rendering`) |
 | `call.done`, then `command.completed`, unbatched (Python v4.0.0) | steps run, execution never ends | execution ends |
 | a parallel loop with a failed item (Python) | stays open, with `failed: true` | ends FAILED after its last item |

@@ -30,7 +30,7 @@ class About:
 
     kind: str = ""
     owner: str = ""
-    """Path of the playbook of a child execution; "" for a command of the execution that the user started."""
+    """Path of the command's playbook, shown before the step's name; "" in the execution that the user started."""
     item: Position | None = None
     request: str = ""
     """Method and address of an `http` command; "" for other kinds."""

@@ -51,7 +51,8 @@ class StepRun:
     began_at: float | None = None
     ended_at: float | None = None
     passed: int = 0
-    """Number of commands that succeeded although a task failed: its policy chose `continue`, `break` or `jump`."""
+    """Number of commands that succeeded although a task failed, because the task's policy chose `continue`, `break` or
+    `jump`."""
     text: str = ""
     """Text to show in one line: a summary of the step's last result, or the first line of the step's last error."""
     failures: list[Failure] = field(default_factory=list)
@@ -83,7 +84,8 @@ class Happening:
     value: JsonValue = None
     failure: Failure | None = None
     passed: str = ""
-    """`TASK: ERROR` of a failed task whose policy chose `continue`, `break` or `jump`; "" without such a task."""
+    """Text `TASK: ERROR` about a task that failed but did not fail the command, because the task's policy chose
+    `continue`, `break` or `jump`; "" if there is no such task."""
 
 
 @dataclass(slots=True)

@@ -38,7 +38,7 @@ class RawCommand:
 
     action: str = "noop"
     tool_config: JsonValue = None
-    """The tool's config; None: {}. A list is a task sequence of the Rust plane."""
+    """The tool's config; None means an empty config. On the Rust plane, the config of a list of tasks is a list."""
     input: Mapping[str, JsonValue] | None = None
     cases: Sequence[JsonValue] = ()
     render_context: Mapping[str, JsonValue] | None = None

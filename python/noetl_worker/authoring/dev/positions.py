@@ -176,7 +176,13 @@ def _bare_template(node: Any) -> Any:
 
 
 def _walk(root: Any, loader: Any, read: PlaybookText) -> None:
-    """Store the place of each key and value in `read`. The place of an alias's value is the place of the anchor."""
+    """Note in `read` where each key and value of a YAML document stands: its line and column.
+
+    The place of an alias (`*x`) is the place of its anchor (`&x`).
+
+    Args:
+        root: the document's outermost node.
+    """
     waiting: list[tuple[Any, Path]] = [(root, ())]
     while waiting:
         node, path = waiting.pop()

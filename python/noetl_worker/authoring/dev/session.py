@@ -192,8 +192,8 @@ async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevCon
     """Keep `noetl-worker dev --keep` running until cancelled. Show the summary of executions that other programs start.
 
     Args:
-        console: console on which to print the settings that another worker needs to join this run. None: not printed
-            here, since the first JSON line has these settings.
+        console: console on which to print the settings that another worker needs to join this run. None with `--json`:
+            nothing is printed here, because the first line of the JSON output has these settings.
     """
     if console is not None:
         exports = [f"export {name}={quote(text)}" for name, text in _settings_to_join(plane).items()]
@@ -248,7 +248,7 @@ class _Shown:
     def __init__(self, plane: DevControlPlane, view: View, places: Mapping[str, FilePlaces], *, keep: bool) -> None:
         self._view, self._plane, self._places, self._keep = view, plane, places, keep
         self._early: list[LoggedEvent | PrintedLine] | None = []
-        """Events and lines that arrived before `begin`; None afterwards."""
+        """The plane's events and the steps' printed lines that wait for `begin`, which shows them; None afterwards."""
         self._execution_id = 0
         self._begun: set[int] = set()
         self._ended: set[int] = set()

@@ -42,7 +42,7 @@ class ReadingError(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """The names and words that one template uses, for checks without rendering the template."""
+    """The variables, filters, tests, methods and functions that one template uses, for checks that do not render it."""
 
     path: Path
     text: str
@@ -124,9 +124,10 @@ def _chains(node: nodes.Node, *, may_be_missing: bool) -> Iterator[Chain]:
 
 
 def _asked(node: nodes.Node, *, may_be_missing: bool) -> tuple[nodes.Node | None, bool]:
-    """Return the operand of a filter, test, `or` or inline `if`, and whether its names may have no value.
+    """Return the operand of a filter, test, `or` or inline `if`, and whether variables in the operand may be undefined.
 
-    Names may have no value if the node gives a default or only tests them. Return (None, False) for any other node.
+    For example, `x` may be undefined in `x | default(1)`, `x is defined`, `x or 1` and `1 if x`. For any other node,
+    return (None, False).
     """
     if isinstance(node, nodes.Filter):
         return node.node, may_be_missing or node.name in _GIVES_WAY

@@ -35,10 +35,11 @@ class RunDialect(Protocol):
     """The interface that reads events in the format of one plane."""
 
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
-        """Return the tool's outcome from an event, or only the worker's notes from an event without an outcome.
+        """Return the tool's outcome that an event has. An event without an outcome may still have the worker's notes
+        about the command, such as its tries: return these alone.
 
         Args:
-            event: call.done, call.error, command.completed, command.failed, or the event with the worker's notes.
+            event: call.done, call.error, command.completed, command.failed, or another event with such notes.
         """
 
     def events_to_request(self, events: Sequence[Mapping[str, Any]]) -> list[int]:

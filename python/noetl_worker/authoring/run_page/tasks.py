@@ -23,7 +23,10 @@ _PASSED: Final = ("continue", "break", "jump")
 
 
 def add_tasks(commands: Sequence[RunCommand], names: Names) -> None:
-    """Set the `tasks` of each command that runs a list of tasks, and the failure that its policy or `case` tolerated.
+    """Set the fields of commands that the execution page shows about tasks and tolerated errors.
+
+    A command that runs a list of tasks gets these tasks as `tasks`. A command with an error that a task's policy or the
+    step's `case` tolerated gets this error as `passed`.
 
     Args:
         commands: the commands of an execution.

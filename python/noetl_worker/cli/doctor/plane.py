@@ -139,9 +139,8 @@ async def count_pullers(settings: Settings) -> tuple[int, int] | None:
     Return None if the control plane does not list its workers. The registry of the Python plane does not show durables,
     so all its workers are counted.
 
-    A worker requests more commands once half of the requested commands have come, and never more than its free slots.
-    So a worker with 1 slot has at most 1 open pull request, and doubling the slots allows only 1 more: 2 slots allow 2,
-    4 slots 3, 8 slots 4.
+    A worker never requests more messages than it has free slots, and each new request is at least as large as its older
+    open requests together. So a worker with 8 slots has at most 4 open requests: for 1, 1, 2 and 4 messages.
     """
     try:
         async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:

@@ -62,7 +62,7 @@ async def examine_plane(settings: Settings) -> list[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Protocol:
-    """Data for reading a server's TLS certificate over one protocol, NATS or HTTP."""
+    """The parts of the certificate check that differ between the protocols NATS and HTTP."""
 
     begin: Callable[[socket.socket], bool]
     """Function that exchanges the protocol's bytes before the TLS handshake. Returns True if the server offers TLS."""

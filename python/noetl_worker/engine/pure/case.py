@@ -122,7 +122,10 @@ class NeedsTemplate:
     _left: JsonValue = field(default=None, repr=False)
 
     def resume(self, rendered: bytes) -> CaseMatch | NeedsTemplate | None:
-        """Go on with the paused search, using the rendered template; see `protocol.PendingMatch.resume`."""
+        """Go on with the search for the first case that holds, now that the template is rendered.
+
+        See `protocol.PendingMatch.resume`.
+        """
         value = parse(rendered)
         if self.side == "left":
             return self._run.go_on(self.case, self.condition, value)

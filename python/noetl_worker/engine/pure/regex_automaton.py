@@ -1,9 +1,9 @@
-"""The search of a text for a regular expression, in linear time. The search follows all paths through the pattern's
-code at once.
+"""The search of a text for a regular expression, in linear time. The search follows all paths through the
+instructions of the compiled pattern at once.
 
-Rust counterpart: the `regex` crate's search. A state is the set of code positions that are reachable after the
-characters read so far. The search creates a state when it first reaches the state, in at most one pass over the code.
-Each later visit costs one look-up. A pattern can have exponentially many states. So the automaton deletes all states
+Rust counterpart: the `regex` crate's search. A state is the set of instructions that may come next after the characters
+read so far. The search creates a state when it first reaches the state, in at most one pass over the instructions. Each
+later visit costs one look-up. A pattern can have exponentially many states. So the automaton deletes all states
 when they exceed a limit (`KEPT`). This bounds the memory; `STEPS` bounds the work of one search.
 """
 
@@ -49,8 +49,8 @@ _ALL_ASSERTIONS: Final = frozenset().union(*_ASSERTIONS.values())
 
 
 class _AutomatonState:
-    """A state of a search: the code positions that are reachable so far, and the following state for each next
-    character."""
+    """A state of a search: the instructions of the compiled pattern that may come next after the text read so far. The
+    object also stores which state follows after which next character."""
 
     __slots__ = ("after", "after_interval", "before", "places")
 

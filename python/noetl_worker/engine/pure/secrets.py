@@ -25,8 +25,8 @@ _WORTH_AN_INDEX: Final = 100
 """Number of searches, one secret at a time, before an index is built. Building the index takes about as long as these
 searches. A long text counts as several searches."""
 _CHARS_OF_A_SEARCH: Final = 512
-"""Number of characters for which a long text counts as one more search. The count of searches decides when an index is
-built (`_WORTH_AN_INDEX`)."""
+"""Number of characters that count as one search (`_WORTH_AN_INDEX`). A longer text counts as several searches, because
+searching the text takes longer."""
 _STRIDE: Final = 8
 """Step, in characters, at which a search for secrets takes short samples of a text and looks them up in an index. The
 index has the samples at the first `_STRIDE` offsets of each secret, so one sample inside a secret is always found."""
@@ -134,9 +134,9 @@ class Secrets:
 class _Index:
     """Index for the search of secrets in a text. The number of secrets hardly changes the time of a search.
 
-    The secrets are sorted. Each secret has a link to the longest other secret that is a prefix of it. For each
-    position, a binary search finds the last secret that is not sorted after the rest of the text. The longest secret at
-    the position is the found secret or one of its prefixes.
+    The secrets are in a sorted list. Each secret has a link to the longest other secret that is its prefix. For a
+    position in a text, a binary search finds the place of the remaining text in this list. The longest secret at the
+    position is the entry just before this place, or a prefix of this entry.
     """
 
     __slots__ = (
@@ -152,18 +152,18 @@ class _Index:
         self._is_anywhere = [head in anywhere or head in long_heads for head in self._heads]
         none = [-1] * len(self._heads)
         self._shorter = none[:]
-        """Link from each secret to the longest other secret that is a prefix of it; -1 if there is none."""
+        """List with one entry per secret: the index of the longest other secret that is its prefix, or -1."""
         self._jumps = none[:]
-        """Link from each secret to a secret that is one or several `_shorter` links away; -1 if there is none. With
-        such jumps, a search goes through a long chain of `_shorter` links in few steps."""
+        """List with one entry per secret: the index of another secret that is its prefix, or -1. The prefix may be
+        much shorter. So a search for a prefix in a long chain of ever shorter prefixes (`_shorter`) takes few steps."""
         self._depths = [0] * len(none)
         self._if_inside_word = none[:]
-        """Link from each secret to a shorter secret with which it begins; -1 if there is none. The shorter secret is
-        replaced where the longer secret must not be replaced, because the longer secret ends inside a word."""
+        """List with one entry per secret: the index of another secret that is its prefix, or -1. The prefix is replaced
+        where the secret itself must not be replaced, because the secret ends inside a word."""
         self._anywhere = none[:]
-        """Link from each secret to its longest prefix among the secrets that are replaced even inside words; -1 if
-        there is none. The search takes this prefix where the secret itself counts only as a whole word and is inside a
-        word."""
+        """List with one entry per secret: the index of the longest prefix that is itself a secret and is replaced even
+        inside words, or -1. The prefix is replaced where the secret itself must not be replaced, because the secret
+        begins inside a word."""
         self._link()
         shortest = min(map(len, self._heads), default=_STRIDE)
         self._width = width = max(MIN_SECRET_CHARS, min(_MAX_SAMPLE_CHARS, shortest // 2))
@@ -211,9 +211,12 @@ class _Index:
         return number
 
     def size_anywhere(self, text: str, at: int, number: int) -> int:
-        """Return the length of the longest secret at position `at`, or 0 if there is none. Secrets that are replaced
-        only as whole words do not count here. `number` is the index of the longest secret at `at`, which may be such a
-        secret."""
+        """Return the length of the longest secret at position `at` that is replaced even inside words. Return 0 if no
+        such secret is there.
+
+        Args:
+            number: index of the longest secret at `at`, including the secrets that are replaced only as whole words.
+        """
         return self._size(text, at, number if self._is_anywhere[number] else self._anywhere[number])
 
     def size_to_replace(self, text: str, at: int, number: int) -> int:

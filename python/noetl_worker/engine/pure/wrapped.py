@@ -39,9 +39,9 @@ class _Piece(NamedTuple):
     """Characters of this part of a line that may be base64 or hex. The addresses and blanks of a hex dump are left
     out."""
     start: int
-    """Position in the text of the first replaced character, for a secret that begins in this part of a line."""
+    """Position in the whole text at which the redaction begins if a secret begins in this part."""
     end: int
-    """Position in the text just after the last replaced character, for a secret that ends in this part of a line."""
+    """Position in the whole text at which the redaction stops if a secret ends in this part."""
     is_dump: bool = False
     """True for a line of a hex dump."""
 
@@ -93,10 +93,10 @@ def _lines_in(text: str, secrets: Secrets) -> Iterator[str]:
 
 
 def _pieces(text: str) -> list[_Piece]:
-    """Return the parts of each line that may be base64 or hex. Redaction searches them for secrets.
+    """Return the parts of a text's lines that may belong to a base64 or hex text that was broken into several lines.
 
-    A line with several words has two such parts: the first word may be the end of an encoded text, and the last word
-    may be the beginning of one.
+    A line with one word, or a line of a hex dump, is one part. A line with several words gives two parts. The first
+    word may end a broken text, and the last word may begin a broken text.
     """
     pieces: list[_Piece] = []
     start = 0

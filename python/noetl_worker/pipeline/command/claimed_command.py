@@ -122,16 +122,16 @@ class ClaimedCommand:
         the command's id as text (protocol/notification.md#message)."""
 
     async def _possible_starts(self, noted: int) -> int:
-        """Return how many of the command's recorded starts can have happened. Other programs may have recorded false
-        starts.
+        """Return how many of the command's recorded starts may be true. Other programs may have added false records, so
+        the worker ignores records above the largest possible number of starts.
 
-        An ordinary message can have caused one start at each earlier delivery except the first. At the first delivery,
-        `run` records no start.
+        `run` records a start at each delivery of an ordinary message except the first. So the largest possible number
+        is the number of earlier deliveries without the first.
 
-        A copy (`_is_copy`) is a further message, which the Python plane publishes for a command whose worker died. At
-        each delivery of a copy, `run` records a start. Deliveries of the command's other messages may have recorded
-        starts too. So for a copy, the largest possible number is the larger of two numbers: the copy's earlier
-        deliveries, and the command's earlier claims on the plane.
+        A copy (`_is_copy`) is a further message, which the Python plane publishes for a command whose worker died.
+        `run` records a start at each delivery of a copy, even the first. The command's other messages may have caused
+        starts too. So the largest possible number is the larger of two numbers: the copy's earlier deliveries, and the
+        command's earlier claims on the plane.
 
         Args:
             noted: number of starts recorded in `StartNotes`.
@@ -147,7 +147,8 @@ class ClaimedCommand:
                 "claims_not_counted",
                 **command.log_ids(),
                 error=str(error),
-                advice="do nothing: the deliveries of this message tell how often the command was started before",
+                advice="do nothing: the worker counts the deliveries of this message instead, to know how often the "
+                "command was started before",
             )
             return earlier
         return min(noted, max(earlier, claims - 1))

@@ -92,7 +92,7 @@ async def hydrate(
 
     Args:
         body: the claim's answer; claim.py has checked that execution_id, node_name and action are there.
-        bare: the command from `bare_command`, if the caller has made it.
+        bare: the command without config, input, variables and cases (`bare_command`), if the caller has made it.
         marks: tells whether the claim may contain templates, references or secrets.
         size: bytes of the claim's answer. A large command is read in threads, so that the event loop goes on.
 
@@ -234,8 +234,8 @@ def _input(step_input: Mapping[str, Any], config: dict[str, Any], rules: Dialect
 async def _with_data_marked(
     fields: list[dict[str, Any]], variables: Mapping[str, JsonValue], size: int
 ) -> list[dict[str, Any]]:
-    """Return the tool's config and input. Each string with template marks that came from data becomes a PlainText,
-    which is never rendered.
+    """Return the tool's config and input. Each string that looks like a template but is data becomes a PlainText, which
+    is never rendered.
 
     The plane has already rendered the config of a single tool. A string that still has template marks is data from a
     variable, or a template that the plane could not render.
@@ -249,10 +249,10 @@ async def _with_data_marked(
 
 
 def _template_like_data(fields: JsonValue, variables: Mapping[str, JsonValue]) -> list[str]:
-    """Return all strings with template marks in the variables (results of earlier steps, the workload), the longest
-    first. These strings are data.
+    """Return the strings in the variables (results of earlier steps, the workload) that have template marks. The
+    longest string comes first. The strings are data, so a copy in the config or input must not be rendered (`_marked`).
 
-    Return an empty list if the config and input (`fields`) have no template marks. No string has to be compared then.
+    Return an empty list if the config and input (`fields`) have no template marks, because they then have no such copy.
     """
     if not has_template(fields):
         return []
@@ -260,8 +260,8 @@ def _template_like_data(fields: JsonValue, variables: Mapping[str, JsonValue]) -
 
 
 def _marked(fields: Sequence[dict[str, Any]], data: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the config and the input. A string becomes PlainText, which is never rendered, if its template marks come
-    from strings in `data`.
+    """Return the config and the input, protected from rendering data as a template. Each string whose template marks
+    come from strings in `data` becomes a PlainText, which is never rendered.
 
     Args:
         fields: the config and the input.

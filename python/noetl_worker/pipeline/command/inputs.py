@@ -94,11 +94,10 @@ class Inputs:
         return input_names(self.fields_of(self.command.kind))
 
     def _find_inputs(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
-        """Return the inputs in the config that have to be rendered and merged, as pairs of field and value, in two
-        lists.
+        """Return the config's input fields that have to be rendered, as two lists of (field, value).
 
-        The first list has the objects inside `spec`. The second list has the strings at the top level: each string is a
-        template that should render to an object.
+        The first list has the fields in the config's `spec` whose value is an object. The second list has the config's
+        own fields whose value is a string, which should be a template that renders to an object.
         """
         if "args" not in config and "input" not in config and "spec" not in config:
             return [], []
@@ -147,10 +146,14 @@ class Inputs:
 def _read_templates(
     config: Mapping[str, JsonValue], given: Mapping[str, JsonValue]
 ) -> tuple[set[str] | None, Mapping[str, JsonValue]]:
-    """Return the names of the keychain entries that templates in `config` and `given` use (None if no template mentions
-    the keychain). Return also the values of `given` that have no templates.
+    """Return the names of the keychain entries that the command's templates use, and the inputs without templates.
 
-    A value of `given` that has templates is not rendered yet, so other templates must not see this value.
+    Only the inputs without templates may be variables of other templates, because the rest is not rendered yet. The
+    names are None if no template mentions the keychain.
+
+    Args:
+        config: the config of the command's tool.
+        given: the command's input.
     """
     plain = {name: value for name, value in given.items() if not template.has_template(value)}
     return keychain_names_in([config, given]), plain

@@ -66,8 +66,8 @@ def answer_to_claim(  # noqa: RET503 - the last row does not return
     """Return the disposition of a message whose claim did not give the command to this worker.
 
     Args:
-        num_delivered: the number of deliveries of the message so far, with this one. Deliveries that were returned
-            because of `over_share` do not count (`Delivery.tries`).
+        num_delivered: the number of deliveries of the message so far, with this one. Deliveries that this worker
+            returned to let other executions run (`over_share`) do not count (`Delivery.tries`).
         message_age_s: seconds since the message was published.
         at_least_s: shortest delay after a server error (retry_pace.py).
     """
@@ -142,11 +142,12 @@ def foreign_pool(cause: str, num_delivered: int, message_age_s: float) -> Dispos
 
 
 def system_pool(cause: str) -> Disposition:
-    """Return the ack for a command of the worker pool `system`, as NoETL's published Rust worker does (nats/source.rs
-    of 5.52.0).
+    """Return the ack for a command of the worker pool `system`, which this worker does not run. The workers of that
+    pool receive the command from their own durable.
 
-    With a nak, the message would count against the durable consumer's max_ack_pending until the stream deletes
-    it, after an hour. Each step has one message for this pool, and 1,000 messages would stop the consumer.
+    NoETL's published Rust worker acks such a message too (nats/source.rs of 5.52.0). A nak would bring the message back
+    until the stream deletes the message, after an hour. Meanwhile the message would count against max_ack_pending of
+    this worker's durable. Each step causes such a message, and 1,000 of these messages would block the durable.
     """
     return Disposition(DispositionKind.SYSTEM_POOL, cause)
 

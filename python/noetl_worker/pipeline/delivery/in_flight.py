@@ -86,11 +86,11 @@ class InFlight:
         self._finished.add(command_id if type(command_id) is int else _key(command_id))
 
     def _forget_old(self, now: float) -> None:
-        """Forget the commands that finished before the previous call of this function. Two calls are at least
-        `remember_s` apart, so each finished command is remembered for at least `remember_s`.
+        """Forget commands that finished at least `remember_s` ago, all at once.
 
-        If the previous call was at least twice `remember_s` ago, forget all finished commands. All of them finished at
-        least `remember_s` ago, because a later `finish` would have called this function.
+        These are the commands that finished before the previous call of this function, because two calls are at least
+        `remember_s` apart. If the previous call was at least twice `remember_s` ago, all finished commands are old
+        enough, so all are forgotten.
         """
         is_older = now - self._turned_at >= 2 * self._remember_s
         self._finished_before = set() if is_older else self._finished

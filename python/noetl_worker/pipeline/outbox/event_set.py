@@ -84,7 +84,8 @@ class EventSet:
     process."""
     was_tried: bool = False
     """True if the next request may have been sent before, perhaps by a dead process. The answer "duplicate" then means
-    that the plane has our event. A result store may still be processing the earlier request."""
+    that the plane has our event. The Python plane gets no second request to store a result, because the plane may still
+    be processing the first request."""
     is_rescue: bool = False
     """True if the plane has confirmed that it will never process the batch that this set replaces (see `rescues`). The
     set is then sent even when late, without asking the plane who has the claim. This value is not in a row of the

@@ -64,9 +64,9 @@ class Emitter:
         """Waiting callers of `deliver`, by the key of the event set that is being sent. Each waits to send a set with
         the same key."""
         self.issuing: Final[dict[str, bool]] = {}
-        """Keys of the event sets whose request with the last event the Rust plane is processing now. In this request
-        the plane issues the next commands. The value is True if a delivery waits for the plane's answer. The value is
-        False for an outcome that was left on disk or is sent again."""
+        """Event sets (by key) whose last request the Rust plane is processing now. In this request the plane issues the
+        next commands, so the worker should not cut the request off. The value is True if a running command waits for
+        the answer. The value is False if the outcome was left on disk or is sent again."""
 
     async def deliver(
         self,

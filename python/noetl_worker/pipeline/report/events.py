@@ -51,8 +51,8 @@ class CommandEvents:
     warned: Warned = field(default_factory=Warned)
     """Warnings already logged. A repeated warning about the same step of a playbook is logged at level debug."""
     _is_held: bool = field(default=False, init=False)
-    """True from `start` until the plane has accepted `command.started`, or until the terminal events include this
-    event."""
+    """True if the plane still has to get the event `command.started`. `start` sets the value to True. The value becomes
+    False when the plane has accepted the event, or when the terminal events include the event."""
     _is_started: bool = field(default=False, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     """Timer that sends `command.started` in a request of its own. None if no such request is planned."""

@@ -27,15 +27,15 @@ class Outcomes(Protocol):
         PASSING (send again) or UNCERTAIN (send again for a limited time)."""
 
     def accepted(self, plane: Plane, event_set: EventSet, answer: Response) -> None:
-        """Remember that the plane has accepted the set's next request, to check later that the plane processes it."""
+        """Note that the plane has accepted the request just sent. A later check can then find out whether the plane
+        processes the events of this request."""
 
     async def is_stored(self, plane: Plane, event_set: EventSet) -> bool:
-        """Return whether the plane has stored these events, although the worker got no answer to their request. If so,
-        mark the set's next request as accepted.
+        """Return whether the plane has stored the events of a request to which the worker got no answer. If so, mark
+        the request as accepted.
 
-        An exception is a batch that the Python plane has stored but will never process. The set may then become a
-        replacement of the batch, which is still to be sent. True is returned in this case too, because the set must not
-        be dropped.
+        Return True also for a batch that the Python plane has stored but will never process. If such a batch can be
+        replaced, the set's next request is then the replacement, which is still to be sent.
         """
 
     async def stop(self) -> None: ...

@@ -28,8 +28,8 @@ class Ownership(Protocol):
 
 @dataclass(slots=True)
 class Sending:
-    """State of sending one event set: until when this worker surely has the command, the tries, and the command's
-    slot."""
+    """State of sending one event set: the tries so far, the command's slot, and the time until which this worker surely
+    has the command."""
 
     known_until: float
     """Monotonic time until which this worker surely has the command."""

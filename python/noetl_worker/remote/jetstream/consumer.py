@@ -338,8 +338,12 @@ async def apply(client: Client, found: Found, settings: Settings, first: int | N
 
 
 def _changes(rows: Sequence[ComparedField]) -> list[ComparedField]:
-    """Return the differences that `apply` can correct in place. Return an empty list if an operator must first correct
-    a fatal difference."""
+    """Return the fields of a stream or durable that differ from the worker's settings and that `apply` can correct.
+    Return an empty list if a fatal difference remains for an operator to correct.
+
+    Args:
+        rows: all compared fields, also those that agree with the settings.
+    """
     differing = [row for row in rows if not row.agrees]
     if any(row.is_fatal and row.patch is None for row in differing):
         return []

@@ -70,8 +70,9 @@ class Delivery:
         except (IndexError, ValueError):
             raise JetStreamError(f"not a JetStream delivery (reply subject {message.reply!r})") from None
         self.tries = self.num_delivered
-        """Number of deliveries of the message that this worker took. A delivery does not count if the worker returned
-        it because the execution already used its limit of slots. Before that decision, the value is `num_delivered`."""
+        """Number of times that this worker took the message to run its command. A delivery that the worker returned
+        because the execution already used its limit of slots does not count. Until `ExecutionShare` sets this value, it
+        is `num_delivered`."""
 
     @classmethod
     def without_message(cls) -> Delivery:

@@ -159,8 +159,8 @@ class Gate:
             self.answered(took_s)
 
     def answered(self, took_s: float | None) -> None:
-        """Note an answer of a plane that is not overloaded: the plane no longer counts as down. Reduce the limit if the
-        answer was slow.
+        """Note an answer of a plane that is not overloaded: the plane no longer counts as down. Reduce the limit on
+        concurrent requests if the answer was slow.
 
         Args:
             took_s: seconds that the request took, or None if this time says nothing about the plane's load.

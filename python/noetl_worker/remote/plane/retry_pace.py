@@ -15,9 +15,8 @@ from noetl_worker.models.claim import ClaimAnswer, RetryLater
 
 RATE_PER_S: Final = 5.0
 FIRST_DELAYED_DELIVERY: Final = 4
-"""Number of the first delivery of a message that `RetryPace` delays. In earlier deliveries, a failed claim may be the
-fault of a plane that has broken down just after giving other commands. A plane that still gives other commands at this
-delivery works, so the message's own command is at fault."""
+"""Number of the delivery of a message from which on `RetryPace` delays the message. A claim that fails
+earlier may be the fault of a plane that broke down a moment ago. Later, the command itself is likely at fault."""
 HEALTHY_S: Final = 1.0
 """Seconds for which a plane counts as healthy after the plane gave a command. If a claim fails in these seconds, its
 own command is at fault."""

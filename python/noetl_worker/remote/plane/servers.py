@@ -128,9 +128,9 @@ class Servers:
         self._logged.add(url)
         if len(self._logged) > MAX_SERVERS:
             log.warning(
-                "more_servers_not_named",
-                advice="check who may publish command notifications: noetl_worker_servers_not_named_total counts the "
-                "notifications with an unknown server",
+                "more_servers_not_logged",
+                advice="check who may publish command notifications: they name many servers that the settings lack. "
+                "noetl_worker_servers_not_named_total counts these notifications",
             )
             return
         log.warning(

@@ -65,11 +65,12 @@ _TOO_MANY: Final = (
 
 
 class _Meaning(NamedTuple):
-    """Kind of value to expect in a config field, judged by the field's name: alias, secret or several secrets."""
+    """Kind of value to expect in a config field, judged by the field's name: the name of a credential (alias), a
+    secret, or several secrets."""
 
     is_alias: bool
-    """True if the field's value is the alias of a credential, or an object that names or contains a credential. An
-    alias itself is no secret."""
+    """True for a field such as `auth`. Its text is the name of a credential (alias), which is no secret. If its value
+    is an object, the object may contain the credential itself, so `_add_auth` looks for secrets in the object."""
     is_secret: bool
     is_several: bool
     """True for a plural name such as `api_keys`: each text in the value is a secret, but a number is only a count."""
@@ -280,10 +281,11 @@ def _is_signature(name: str, value: str) -> bool:
 
 
 def _meaning(key: str) -> _Meaning:
-    """Return what the name of a config field says about the field's value: an alias, a secret, or several secrets.
+    """Return what the name of a config field says about the field's value: the name of a credential (alias), a secret,
+    or several secrets.
 
-    A field named just `tokens` may hold the words of a text. So its words are not redacted in other texts, although
-    its own value is hidden in results.
+    A field named just `tokens` does not count as several secrets, because `tokens` may also be the ordinary words of a
+    text. Results still hide the value of such a field, but other texts keep these words.
     """
     last, named = _last_word(key), named_by(key)
     is_several = last == "passwords" or (named is Named.SECRETS and key.lower() != "tokens")

@@ -35,22 +35,24 @@ _BETWEEN_WORDS: Final = re.compile(r"[\W_]+")
 _LETTERS: Final = re.compile(r"[A-Z]?[^\x00-`{-\xde]{2,}|[A-Z\xc0-\xde]{2,}")
 _MAX_DIGITS: Final = 4
 _DATE: Final = re.compile(r"[0-9]{1,4}(?:[-./: T][0-9]{1,4})+Z?")
-"""Pattern of dates, times, IP addresses and telephone numbers. Data is full of such texts, so only their digits count
-for the strength."""
+"""Pattern of dates, times, IP addresses and telephone numbers. Data is full of such texts. So a secret that looks like
+one of them is rated as weak: signs such as `-` and `:` add nothing to its strength, only the digits count."""
 _COMMON_WORDS: Final = frozenset(Path(__file__).with_name("common_words.txt").read_text(encoding="utf-8").split())
 """Words that occur in data anyway: names of things in a playbook, and passwords that everybody tries first."""
 
 
 class Strength(Enum):
-    """Strengths of a secret, which decide where redaction replaces the secret. `SecretTexts` has a field for each
-    strength except COMMON."""
+    """Strength of a secret: how unlikely it is that ordinary data has the same text by chance. The stronger a secret
+    is, the more of its occurrences in the data are replaced. `SecretTexts` has a field for each strength except
+    COMMON."""
 
     COMMON = "common"
     """A secret that is replaced nowhere: it is an ordinary word and discloses nothing."""
     SHORT = "short"
     """A secret that is replaced as a whole word in texts for people (errors, log lines), never in data."""
     WORDY = "wordy"
-    """A secret that is replaced as a whole word, in data and in texts for people, but never inside a key."""
+    """A secret that is replaced as a whole word in data and in texts for people (errors, log lines). A key of a JSON
+    object is replaced only if the whole key is the secret."""
     STRONG = "strong"
     """A secret that is replaced wherever it occurs: no innocent text looks like it."""
 

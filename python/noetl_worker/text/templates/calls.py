@@ -100,8 +100,8 @@ _PASSED: Final[dict[str, Callable[[Context], tuple[Any, ...]]]] = {
     "environment": lambda context: (context.environment,),
     "eval_context": lambda context: (context.eval_ctx,),
 }
-"""Functions that return, in a tuple, the extra first argument that Jinja passes to a filter or test with a decorator
-such as `pass_context`. The keys are the kinds of this argument; "" means no extra argument (an empty tuple)."""
+"""Kind of the extra first argument for which a filter or test asks (such as by Jinja's decorator `pass_context`) ->
+function that returns this argument in a tuple. The kind "" has no extra argument, and an empty tuple."""
 
 
 def charged(function: Callable[..., Any], cost: Cost, attribute_at: int | None = None) -> Callable[..., Any]:

@@ -62,8 +62,9 @@ class CheckedNamespace(Namespace):
 def distinct(value: Any) -> Any:
     """Return a hashable value that stands for `value` in a set, so that `unique` can find equal values.
 
-    Results are equal only for equal values. The hash of a result comes from texts, so a template's author cannot
-    predict it.
+    Equal values have equal stand-ins, different values have different ones. In a stand-in, numbers are written
+    as text, because Python's hash of a number can be predicted, but not that of a text. So a template's author cannot
+    choose numbers with equal hashes, which would make the set slow.
     """
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -31,15 +31,16 @@ MAX_BITS: Final = 100_000
 PRINTED: Final = 6
 """Nodes (units of work) that each element of a value costs when the value is converted to text."""
 CONTAINER_NODES: Final = 8
-"""Nodes (units of work) that visiting a list or object in Python code costs. In a list that contains lists or objects,
-each element costs a multiple of this number."""
+"""Nodes (units of work) that a list or object costs, in addition to its elements, when a template's value is visited.
+If a list contains lists or objects, the cost of each element is also computed from this number."""
 _MAPPING_NODES: Final = 12
 """Nodes (units of work) that visiting an object costs, without its entries. The entries are charged separately."""
 _ENTRY_NODES: Final = 4
 """Least nodes (units of work) that an entry of an object (a key and its value) costs. Most of this work is finding the
 types of key and value."""
 _WRITTEN: Final = 8
-"""Number of bytes charged to the rendering's budget for each byte of the texts in a list or object that is printed."""
+"""Bytes charged to the rendering's budget for each byte of text in a list or object that a template writes as text. The
+number is above 1, because quotes and escapes make the text longer."""
 ROUND_NODES: Final = 8
 """Nodes (units of work) that a round of a loop costs. Each syntax node inside the loop adds half a node to a round."""
 CALL_NODES: Final = 40
@@ -68,8 +69,9 @@ _OPERANDS: Final = (int, float, str, list, tuple, dict, type(None), Undefined)
 and is refused."""
 _KEYS: Final = (KeysView, set)
 _SOUGHT_WEIGHT: Final = 80
-"""Weight (see `Budget.charge_value`) of each element when a template subtracts from an object's keys, as in
-`a.keys() - b`. The weight is high, because a look-up is slow if `keys.MAX_NUMBERS` numbers as keys collide."""
+"""Cost factor (`weight` of `Budget.charge_value`) for each element of `a` and of `b` in a template's `a.keys() - b`.
+The factor is high, because Python looks up each element. A look-up is slow if up to `keys.MAX_NUMBERS` numeric keys
+collide in Python's hash table."""
 _NESTED_NODES: Final = 32
 """Nodes (units of work) that each item of a tuple costs if the tuple contains tuples. The cost limits the depth of
 tuples: hashing recurses, and a deep tuple would overflow the C stack."""

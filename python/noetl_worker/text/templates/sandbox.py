@@ -277,8 +277,9 @@ class Environment(ImmutableSandboxedEnvironment):
         self.globals["namespace"] = CheckedNamespace
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Return the value of the key `attribute` for `value.attribute` without a call: `{{ workload.items }}` is data,
-        not a method."""
+        """Return the value of `obj.attribute` in a template. In data this is the key `attribute`, never a method:
+        `{{ workload.items }}` is the value of the key `items`. For a call, such as `workload.items()`, the template
+        uses `method` instead."""
         if isinstance(obj, SecretEntry):
             return obj.field(attribute)
         if isinstance(obj, dict):

@@ -55,6 +55,8 @@ def parse_guide(text: str, kind: str) -> Guide:
     for line in parts.get("Errors", "").splitlines():
         found = _ERROR.match(line)
         if found is None:
-            raise ConfigurationError(f"guide of {kind!r}: write {line!r} as - `kind`: when")
+            raise ConfigurationError(
+                f'guide of {kind!r}: the line {line!r} must have the form "- `error_kind`: when it occurs"'
+            )
         errors[found[1]] = found[2]
     return Guide(example, parts.get("Result", ""), errors, parts.get("Traps", ""))

@@ -121,7 +121,8 @@ def _spec_property(own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _needed(field: FieldDescription) -> dict[str, Any]:
-    """Return a schema that requires a field: under one of its spellings, or under its own name in `spec`."""
+    """Return a JSON schema by which a tool's config must have a field. The field may stand under any of its spellings
+    in the config, or under its own name in the config's object `spec`."""
     in_spec = {"required": ["spec"], "properties": {"spec": {"type": "object", "required": [field.name]}}}
     return {"anyOf": [*({"required": [name]} for name in (field.name, *field.spellings)), in_spec]}
 

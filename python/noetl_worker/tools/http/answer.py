@@ -59,7 +59,8 @@ class Content:
     is_cut: bool = False
     pieces: list[bytes] = field(default_factory=list)
     owner: Any = None
-    """Object whose lifetime limits the memory reservation for the body (`process/room.py`); None: this object."""
+    """Object that owns the memory reservation for the body (`process/room.py`). When Python deletes the owner, the
+    reservation ends. None: this Content is the owner."""
     charged: int = 0
 
     def add(self, piece: bytes) -> None:
@@ -108,8 +109,8 @@ async def read(response: httpx.Response, limit: int, owner: object = None) -> Co
     Args:
         response: an answer whose body has not been read.
         limit: maximum bytes of the unpacked body; the rest of a longer body is dropped.
-        owner: object whose lifetime limits the memory reservation for the body; None: the returned Content. A call of
-            `Content.leave_room` ends the reservation earlier.
+        owner: object that owns the memory reservation for the body; None: the returned Content. The reservation ends
+            when Python deletes the owner, or earlier by a call of `Content.leave_room`.
 
     Raises:
         httpx.DecodingError: the body is not what its Content-Encoding says.

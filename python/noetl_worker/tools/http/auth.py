@@ -57,10 +57,11 @@ class Authorizer:
         """Return the headers and query parameters that authorise a request.
 
         Args:
-            auth: the alias of a credential, None, or one of these objects: {"type": ..., ...} with the values of a
-                credential, or with {"credential": alias}; {"source": "credential", "key": alias}; {"source": "secret",
-                "key": NAME} for the worker's NOETL_SECRET_<NAME>; or a map of any names to such objects, which are all
-                applied.
+            auth: None, the alias of a credential, or one of the objects below. A map of any names to such objects
+                applies them all.
+                {"type": ..., ...} has the values of the credential as its other keys.
+                {"credential": alias} or {"source": "credential", "key": alias} names a credential to fetch.
+                {"source": "secret", "key": NAME} names the variable NOETL_SECRET_<NAME> of the worker's environment.
             destination: the hosts that see the request. A secret or identity of the worker itself may be sent only to
                 hosts that the operator has named.
 
@@ -202,7 +203,8 @@ def _supported(values: Mapping[str, JsonValue]) -> str:
 def _worker_secret(name: str, context: ToolContext, destination: Destination) -> str:
     """Return the value of NOETL_SECRET_<NAME> from the worker's environment.
 
-    differs-from-upstream: `source: env` is refused, because a playbook must not read the worker's own passwords.
+    differs-from-upstream: a playbook can read only variables with the prefix NOETL_SECRET_ (`source: secret`). An
+    `auth` with `source: env` is refused, because with it a playbook could read the worker's own passwords.
     """
     variable = SECRET_VARIABLE + name.upper()
     value = context.settings.named.get(variable)

@@ -48,8 +48,9 @@ class StreamedConnection(HttpConnection[None]):
         self._read_s = NO_LIMIT_S
 
     async def ask(self, request: httpx.Request, body: httpx.AsyncByteStream) -> httpx.Response:
-        """Send the request and return the answer as soon as its head has arrived. `body` becomes the stream of the
-        answer's body, and gets the bytes from this connection by `next_piece`."""
+        """Send the request, and return the answer as soon as the answer's status and headers have arrived. The caller
+        then reads the answer's body from the stream `body`, which gets its bytes from `next_piece` of this
+        connection."""
         self._read_s = request.extensions.get("timeout", {}).get("read") or NO_LIMIT_S
         self._pairs, self._size, self._beside, self._has_head = [], 0, 0, False
         self._is_asked = True

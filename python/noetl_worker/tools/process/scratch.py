@@ -74,8 +74,9 @@ def _read_look(path: str) -> _Look:
 
 
 def _is_as_made(path: str, look: _Look) -> bool:
-    """Return True if the directory can be reused. It must be empty and unchanged (`look`), without an extended
-    attribute such as an access list."""
+    """Return True if a later command can reuse the scratch directory `path`, because the directory is as it was when
+    new. It must be empty, without an extended attribute such as an access list. It must be the same directory, with the
+    owner, mode and size of its creation (`look`)."""
     try:
         if _read_look(path) != look or os.listxattr(path, follow_symlinks=False):
             return False

@@ -55,8 +55,8 @@ class OtherInterpreters:
         self._warm.clear()
 
     def _runner(self, executable: str) -> PythonRunner | None:
-        """Return the runner for an interpreter. Return None if the interpreter can have no template process, or if all
-        MOST_WARM templates are busy."""
+        """Return the object that forks commands from a template process of this interpreter. Return None if the worker
+        cannot start a template process with this interpreter, or if all MOST_WARM template processes are busy."""
         if os.path.realpath(executable) == self._own_program:
             return self._own
         program = template_program(executable)

@@ -56,8 +56,8 @@ class Conversation:
         self._answer: PythonAnswer | None = None
 
     def begin(self, request: Request, answer: PythonAnswer) -> None:
-        """Begin the conversation: read answers to `request`, the first request. Call this again only if the command has
-        not started and the request is sent to another process."""
+        """Begin to receive what the command's process answers to `request`, the first request. `answer` reads the
+        process's socket. Call this again only if the command did not start and another process gets the request."""
         self._request, self._answer = request, answer
         answer.on_answer = self._told
         answer.watch()

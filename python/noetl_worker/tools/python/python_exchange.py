@@ -27,8 +27,8 @@ def begin(channel: int, process: int) -> None:
     effect. If the worker has closed its end of the socket, the report fails (BrokenPipeError) and the command never
     runs.
 
-    `process` is the process id by which the worker can kill the command. It is 0 if the parent process ends the
-    command.
+    `process` is the process id by which the worker itself can kill the command. The value 0 means that the
+    process which starts the command (`python_template.py`) kills it, not the worker.
     """
     os.write(channel, PROCESS_ID.pack(process))
 

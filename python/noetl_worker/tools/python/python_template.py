@@ -79,16 +79,17 @@ class Template:
     def __init__(self, control: socket.socket, score: Any, confinement: Any) -> None:
         self.control = control
         self.score = score
-        """The `OomScore` of a template that forks supervisors; None in any other process."""
+        """Object that gives forked supervisors the highest OOM score: the kernel kills them first if memory runs out.
+        None if this process forks no supervisors."""
         self.is_confined = confinement.is_on
         self.is_supervisor = confinement.is_on and score is None
         self.running: dict[int, int] = {}
-        """Process id -> number of the command."""
+        """Child processes that run now: process id -> number by which the worker names the child in its messages."""
         control.set_inheritable(False)
         self.wake, self.wake_write = os.pipe()
         self.own = [self.wake, self.wake_write, control.fileno()]
-        """Descriptors that a fork closes by number. The fork keeps the Python objects of the descriptors (KEPT), so
-        they are not closed automatically."""
+        """Numbers of the file descriptors that only this process may use. A forked child closes them with `os.close`,
+        because the Python objects that own the descriptors stay alive in the child (KEPT)."""
         if score is not None and score.file >= 0:
             self.own.append(score.file)
         self.domain = CONFINEMENT["Domain"](self.is_supervisor, tuple(confinement.closed))
@@ -102,8 +103,8 @@ class Template:
             signal.signal(number, lambda *_: None)  # the worker decides; not SIG_IGN, which programs would inherit
 
     def serve(self) -> list[int]:
-        """Serve requests until the worker closes the control socket, then end the process. In a forked child, return
-        the child's descriptors."""
+        """Serve requests until the worker closes the control socket, then end the process. A forked child leaves this
+        function: there it returns the file descriptors that the worker sent for the child."""
         control, poll = self.control.fileno(), select.poll()
         for descriptor in (control, self.wake):
             poll.register(descriptor, select.POLLIN)
@@ -121,8 +122,8 @@ class Template:
                     self.reap()
 
     def handle_request(self) -> list[int] | None:
-        """Handle one request of the worker. In a forked child, return the descriptors of the child; in this process,
-        return None."""
+        """Handle one request of the worker. If the request makes this process fork, this function returns twice. In the
+        child it returns the file descriptors that the worker sent for the child; in this process it returns None."""
         try:
             data, ancillary, _, _ = self.control.recvmsg(REQUEST.size, ROOM_FOR_DESCRIPTORS)
         except ConnectionError:  # killed while answers of ours were unread
@@ -143,8 +144,11 @@ class Template:
         return None
 
     def start_fork(self, number: int, descriptors: list[int]) -> list[int] | None:
-        """Fork the process of a command (three descriptors) or a supervisor (one descriptor). In the child, return the
-        descriptors."""
+        """Fork a child, which the worker calls `number`. With three file descriptors (socket, stdout, stderr) the child
+        runs a command. With one (a control socket) the child is a supervisor, which starts commands itself.
+
+        In the child, return the descriptors; in this process, return None.
+        """
         is_supervisor = self.score is not None and len(descriptors) == 1
         if is_supervisor:
             self.score.set_first()

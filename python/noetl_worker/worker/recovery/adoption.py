@@ -94,8 +94,8 @@ class Adoption:
         return task
 
     async def _send_all(self, place: str, waiting: deque[OutboxRow]) -> None:
-        """Send the outcomes whose outbox rows are in the queue `waiting` to the address `place`, one after another. Up
-        to AT_ONCE such tasks share one queue."""
+        """Send the outcomes of the queue `waiting`, one after another, until the queue is empty. `place` is the address
+        to which all of them go, such as a plane. Up to AT_ONCE such tasks share one queue."""
         try:
             while waiting:
                 await self._take(waiting.popleft())

@@ -88,8 +88,8 @@ async def is_stored(plane: Plane, event_set: EventSet) -> bool:
             "execution_check_failed",
             **event_set.log_ids(),
             error=str(error),
-            advice="do nothing: the control plane did not show the execution. Its command is over, so this outcome is "
-            "dropped",
+            advice="do nothing: the control plane has an end of this command already, so this outcome is dropped. Only "
+            "the check of the execution's events failed",
         )
         return False
     ours = {

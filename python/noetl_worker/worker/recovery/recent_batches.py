@@ -293,8 +293,8 @@ class RecentBatches:
             await self._resolve_each(plane, batches)
 
     def _is_clear(self, batches: Sequence[_Accepted], outages: int) -> bool:
-        """Return whether it is enough to ask about the first, middle and last batch (`_resolve_by_sample`). This is
-        so if no outage has happened, and no batch is overdue or lost."""
+        """Return True if the states of three batches may stand for all batches (`_resolve_by_sample`). The worker must
+        ask the plane about each batch after an outage, or if the first batch is overdue or any batch seems lost."""
         was_there = {accepted.outages for accepted in batches} == {outages}
         is_lost = any(accepted.was_before_outage and self._is_lost(accepted) for accepted in batches)
         return was_there and not batches[0].is_overdue and not is_lost

@@ -271,7 +271,7 @@ def _worst(codes: list[int]) -> int:
     """Return the common exit code of the workers. The code is 130 (ended at once) if any worker has it, else 4
     (commands interrupted) if any worker has it. Any other code than 0 gives 6 (broken).
 
-    A worker that a signal ended before it could drain counts as 0, because it had done nothing yet.
+    A worker that SIGTERM killed counts as 0: it was still starting and had no command, since it had no handler yet.
     """
     known = [0 if code == -signal.SIGTERM else code for code in codes]
     for code in (_AT_ONCE, _CUT_OFF):

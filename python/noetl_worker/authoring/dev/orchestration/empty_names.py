@@ -137,11 +137,11 @@ class _Hidden:
     """Function that returns the names in `ctx` that a `set` may write. `dev` does not report these names as empty. The
     function is slow, so it is called only for a `ctx` name without a value."""
     is_all_of_iter: bool = False
-    """True if a task of the step may give values to the names below `iter`. `dev` then reports no
-    name below `iter` as empty."""
+    """True if a task of the step sets a variable of the loop item, such as `iter.total`. `dev` then reports no name
+    that begins with `iter.` as empty."""
     is_rendered_by_worker: bool = False
-    """True if the worker, not the plane, renders the templates with these names. The worker can fetch a large result
-    to which the plane sends only a reference. So `dev` does not report the names in such a result as empty."""
+    """True if the worker, not the plane, renders the checked templates. The plane sends only a reference to a large
+    result, but the worker can fetch the result. So `dev` reports no key of such a result as empty."""
 
     def has(self, root: str, below: list[str]) -> bool:
         return (root == "ctx" and bool(below) and below[0] in self.ctx()) or (root == "iter" and self.is_all_of_iter)

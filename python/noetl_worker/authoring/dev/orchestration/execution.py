@@ -14,13 +14,13 @@ Status = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
 
 
 class EmptyName(NamedTuple):
-    """A name in a template that had no value."""
+    """A variable, or a key of a variable, that a template uses and that had no value."""
 
     step: str
     where: str
-    """The step's field with the template, for example `tool.url`."""
+    """Field of the step whose template uses the name, for example `tool.url`."""
     name: str
-    """The dotted name, for example `start.total`."""
+    """The name that had no value, for example `start.total`: the key `total` in the result of step `start`."""
     why: str
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ class Execution:
     ended_at: float | None = None
     error: str | None = None
     refused: Location | None = None
-    """The part of the playbook that the plane could not execute; None if no such part caused the error."""
+    """Place of the step or field that the plane could not execute; None if there was no such place."""
     is_failed: bool = False
     """True if a command has failed or the plane could not go on. The execution will end FAILED."""
     is_failed_by_command: bool = False

@@ -32,7 +32,10 @@ class RefusedPart(PlaybookError):
 
 
 class RefusedTemplate(TemplateError):
-    """Error for a template that the Rust plane cannot render. `location` has the template's text."""
+    """Error for a template that the Rust plane cannot render.
+
+    The template's place in the playbook is not known. So `location` has only the template's text, to search for.
+    """
 
     def __init__(self, reason: str, template: str) -> None:
         super().__init__(reason)

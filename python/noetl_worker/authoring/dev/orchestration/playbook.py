@@ -147,7 +147,7 @@ def parse_yaml(text: str, *, otherwise: str = "not YAML") -> JsonValue:
 
 
 def read_playbook(text: str) -> Playbook:
-    """Return the playbook in a YAML text, without values of a wrong type.
+    """Parse a playbook from a YAML text. Parts of a wrong type, such as a step that is a number, are left out.
 
     Raises PlaybookError if the text is not YAML.
     """

@@ -93,7 +93,10 @@ class RoutingRules(Protocol):
     """True if values that a step's tasks wrote to `ctx` win over the `set` of the step."""
 
     def begin_event(self, execution: Execution) -> None:
-        """Remove the values that the plane drops between events. Called before each outcome is handled."""
+        """Remove the variables and parts of step results that the plane forgets before it handles a command's outcome.
+
+        Only the Python plane forgets such values.
+        """
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
         """Return True if the plane may enter the step now, after an arc to the step was chosen."""

@@ -24,12 +24,14 @@ class StepAlone:
 
     step: str
     names: Mapping[str, JsonValue]
-    """Values that the step's templates see: results of other steps by the step's name, and variables by their name."""
+    """Values given for the step's templates: results of other steps by the step's name, and variables by their name."""
     inputs: Mapping[str, JsonValue]
     """Values that replace the step's own inputs, by name."""
     place: ItemPlace | None = None
-    """Index of the loop item whose value is in `names`, and the loop's size; None: item 0 of 1. If `names` has no value
-    for the loop item, all items run, and this field is ignored."""
+    """Index of the only loop item to run, and the loop's number of items; None: the loop has only this item.
+
+    Used only if `names` has the item's value. Otherwise all items of the loop run.
+    """
 
     def results(self, playbook: Playbook) -> dict[str, JsonValue]:
         return {name: value for name, value in self.names.items() if name in playbook.steps}
@@ -40,7 +42,7 @@ class StepAlone:
     def playbook_alone(self, playbook: Playbook) -> Playbook:
         """Return the playbook with only this step.
 
-        If `names` has a value for the loop's iterator, the loop runs only once, with this value as its item.
+        If the given values (`names`) include the loop variable, the loop runs only once, with this value as its item.
         """
         step = playbook.steps[self.step]
         loop = step.loop

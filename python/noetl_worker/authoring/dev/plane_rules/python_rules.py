@@ -39,7 +39,7 @@ class PythonPlaneRules:
     ctx_beats_set = False
 
     def begin_event(self, execution: Execution) -> None:
-        """Remove the values that the plane drops between events (recorded: view-*, large-*, set-step-output).
+        """Remove the values that the plane forgets before each outcome (recorded: view-*, large-*, set-step-output).
 
         Results of earlier steps lose their lists and objects, except `context` and `reference`. `ctx` loses each object
         with a key `status`, except an object of the workload.

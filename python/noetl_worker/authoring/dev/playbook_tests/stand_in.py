@@ -12,8 +12,8 @@ from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools.contract import ToolContext
 
 _LITERAL: Final = "as it is written: "
-"""Prefix of each text in a stand-in's result. The prefix keeps the Rust plane from converting the text to a
-number (protocol/command.md#rust-plane). The tool removes the prefix."""
+"""Prefix that keeps the Rust plane from converting a text in a stand-in's result to a number
+(protocol/command.md#rust-plane). `StandInTool` removes the prefix before it returns the result."""
 
 
 @dataclass(frozen=True, slots=True)

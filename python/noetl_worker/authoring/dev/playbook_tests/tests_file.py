@@ -32,7 +32,7 @@ class PlaybookTest:
     stand_ins: Mapping[str, Mapping[str, JsonValue]]
     expected: Mapping[str, JsonValue]
     text: PlaybookText = field(repr=False)
-    """The parsed file of tests."""
+    """The file that contains this test, as text and parsed."""
     path: TextPath
     """Path of the test's `expect` in the parsed file of tests."""
 

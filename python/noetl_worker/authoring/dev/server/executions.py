@@ -179,11 +179,11 @@ class Executions:
         return execution
 
     def _refusal_of_rust(self, entry: CatalogEntry) -> Refusal | None:
-        """Return the first reason why the real Rust plane would not execute the playbook of the entry, or None.
+        """Return the first reason why the real Rust plane would refuse to execute a catalog entry's playbook, or None.
 
-        `noetl-worker check` reports two kinds of mistakes that this method ignores. First, the head (apiVersion, kind,
-        metadata) may be missing. Second, a tool may have any content, since a plug-in or a test may provide the tool's
-        kind.
+        Two kinds of mistakes are ignored here, because `noetl-worker check` reports them. The first is a missing head
+        (apiVersion, kind, metadata). The second is any mistake inside a tool, since a plug-in or a test may provide the
+        tool's kind.
         """
         found = refused_by_rust(fields_of(parse_yaml(entry.content)))
         minded = (one for one in found if "tool" not in one.path[:-1] and (one.path or one.missing not in _HEAD))

@@ -53,8 +53,8 @@ class Inspection:
         """Guess whether an execution is complete, as the real plane does.
 
         The guess is True if the last event is `batch.completed` and no command is open (recorded:
-        batch-actionable-default). The guess is False for an execution in which no step will ever follow (recorded:
-        loop-over-seq-rows).
+        batch-actionable-default). But the guess is False if the execution failed, or is stuck: it stays RUNNING without
+        a next step (recorded: loop-over-seq-rows).
         """
         last = self._log.last_event(execution.execution_id)
         if last.event_type != "batch.completed" or execution.is_failed or execution.stands_still:

@@ -22,7 +22,7 @@ _DEMO: Final = "/demo/"
 
 
 class OwnAddresses:
-    """The URLs at which a server accepts requests."""
+    """The URLs of a server of `noetl-worker dev`, to check that a request is addressed to this server."""
 
     def __init__(self, urls: Iterable[str]) -> None:
         self.urls: Final = sorted({f"{parts.scheme}://{parts.netloc}" for parts in map(urlsplit, urls)})
@@ -51,9 +51,10 @@ class OwnRequests:
     """Middleware that refuses a request to another address, from another server's page, or without the token."""
 
     def __init__(self, app: ASGIApp, addresses: OwnAddresses, token: str, token_file: Path) -> None:
-        """Wrap an application.
+        """Wrap the application `app`, so that it gets only the requests that this middleware allows.
 
         Args:
+            addresses: URLs of the server. A request to any other address is refused.
             token: the token that requests need; "": no token is needed.
             token_file: path of the file with the token. The refusal of a request without the token names this file.
         """

@@ -32,7 +32,7 @@ class Results:
         self._is_rust = settings.dialect is Dialect.RUST
         self._by_ref: dict[str, dict[str, JsonValue]] = {}
         self._newest: dict[tuple[int, str], dict[str, JsonValue]] = {}
-        """The newest result of each name, by execution id and name."""
+        """The newest result under each result name of an execution, by (execution id, result name)."""
 
     # ── routes ──────────────────────────────────────────────────────────────────────────────────
 

@@ -1,4 +1,8 @@
-"""Conversion of a run of `noetl-worker dev` to rows without secrets. A new plane can serve a run from such rows."""
+"""Conversion of a run of `noetl-worker dev` to database rows without secrets, and the loading of such rows.
+
+The rows are stored on disk. Later, CLI commands such as `report` load the rows into a new development plane, and read
+the run there.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +84,7 @@ def rows_to_store(
 
 @asynccontextmanager
 async def serve_stored_run(rows: Sequence[StoredRow]) -> AsyncIterator[DevControlPlane]:
-    """Serve a stored run from a new plane without other runs, and yield the plane.
+    """Start a development plane that has only the stored run, and yield the plane.
 
     The plane has a port of its own, requires a token, and does not use NATS.
     """

@@ -109,7 +109,10 @@ def _refuse_unknown(given: Mapping[str, JsonValue], playbook: Playbook, step: st
 
 
 def _words(value: object) -> set[str]:
-    """Return all texts in a value, keys included, and each word of these texts: the names that a step may use."""
+    """Return all texts in a value, keys included, and all words in these texts.
+
+    The words of a step contain every name that the step itself uses.
+    """
     if isinstance(value, str):
         return {value, *re.findall(r"\w+", value)}
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Reader of earlier steps' results in a claim of the Python plane."""
+"""Results of earlier steps, read from the Python plane's answer to a claim. Templates use the results by name."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from noetl_worker.text import json_text
 from noetl_worker.text.templates.template import WithFallback
 
 _PLANES_OWN: Final = frozenset({"ctx", "event", "iter", "job", "loop", "output", "workload"})
-"""Names in a claim that the plane itself adds. Any other name is a variable or the result of a step."""
+"""Names that the plane itself adds to its answer to a claim. Any other name there is a variable or the result of a
+step."""
 _COPIES: Final = ("ctx", "workload")
 _LOOP_SIZE: Final = "__loop_collection_size"
 
 
 class PythonNames:
     def make_template_names(self, variables: dict[str, Any], step_input: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the claim's variables with the complete results of earlier steps. In a loop, `iter` also has `_total`,
-        the number of items.
+        """Return the variables from the answer to a claim, with the complete results of earlier steps. In a loop,
+        `iter` also has `_total`, the number of items.
 
         A result that a worker stored compressed (key `PACKED`) is decompressed. A result that the plane sent in two
         parts is completed (`_complete_result`).
@@ -64,7 +65,7 @@ class PythonNames:
 
 
 def _put(variables: dict[str, Any], name: str, value: Mapping[str, Any]) -> None:
-    """Set a step's variable in a claim to the step's full result, and replace the copies in `ctx` and `workload`."""
+    """Set a step's variable to the step's full result, and replace the variable's copies in `ctx` and `workload`."""
     for copy in _COPIES:
         held = variables.get(copy)
         if isinstance(held, dict) and name in held:
@@ -73,8 +74,8 @@ def _put(variables: dict[str, Any], name: str, value: Mapping[str, Any]) -> None
 
 
 def _reference(value: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Return the reference to a stored result from the value that a claim has for a step. Return an empty object if the
-    value has no reference, or has the full result already."""
+    """Return the reference to a stored result from the value that the answer to a claim has for a step. Return an empty
+    object if the value has no reference, or has the full result already."""
     has_result = "data" in value and isinstance(value.get("_ref"), dict)
     if has_result or not value.keys() >= {"status", "context"}:
         return {}
@@ -92,9 +93,10 @@ def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[st
 def _complete_result(value: JsonValue) -> JsonValue:
     """Return an earlier step's result with the fields of its `context` readable at the top level too.
 
-    To a list of tasks, the plane sends a result in two parts: plain values at the top level, all fields in `context`.
-    If `context` has no `data`, the key `data` has the whole result, as for a single tool. A result that was not split
-    is returned unchanged. (recorded: view-*, list-reads-*)"""
+    A command with a list of tasks gets this result from the plane in two parts: plain values at the top level, and all
+    fields in `context`. If `context` has no field `data`, the returned object has the whole result under `data`, as in
+    a command with a single tool. A result that is not in two parts is returned unchanged. (recorded: view-*,
+    list-reads-*)"""
     context = value.get("context") if isinstance(value, dict) else None
     if not isinstance(context, dict) or not context.keys() >= value.keys() - {"context"}:
         return value

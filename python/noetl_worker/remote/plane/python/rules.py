@@ -41,7 +41,8 @@ measures JSON with escaped non-ASCII characters: up to three times the size that
 `utils.py`)."""
 _NAMES_OF_PLANE: Final = frozenset({"context", "reference", "ref", "_ref"})
 """Keys that the plane adds to a stored result before templates can read the result. The plane does not add a key that
-the result already has, so the worker hides these keys in the packed text (recorded: result-reference-claim-2)."""
+is already there. So the worker leaves a result's own fields with these names out of the fields that it stores beside
+the compressed result (recorded: result-reference-claim-2)."""
 _SHORT_TEXT_BYTES: Final = 500
 """Size in bytes from which a string in a preview counts as possibly cut."""
 _FORBIDDEN: Final = "_internal_data"
@@ -286,12 +287,11 @@ class PythonRules(DialectRules):
 
 
 def response_field(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
-    """Return the payload field with the full response for a rescue's event `step.exit`. A rescue is the request that
-    replaces a batch which the plane never processed (`PythonRules.rescue`).
+    """Return the payload field that has the full response in the only event of a rescue, `step.exit`. A rescue is the
+    request that replaces a batch which the plane never processed (`PythonRules.rescue`).
 
-    The field is `result`, with the response as the value of `context`, because after a rescue later steps read this
-    field. Without a rescue, later steps read `response` of the event call.done. A response that is too large for a
-    context goes into the field `response`.
+    The response goes into `result.context`, because later steps read it there after a rescue. A response that is too
+    large for a context goes into the field `response` instead.
     """
     packed = json_text.dumps(response)
     if json_text.escaped_size(packed) > _CONTEXT_BYTES:
@@ -310,8 +310,8 @@ def _allowed(value: JsonValue) -> JsonValue:
 
 
 def _is_json(data: JsonValue, depth: int = 2) -> bool:
-    """Return whether the types of this result are JSON types already. If not, the result is encoded as JSON and parsed
-    again. Only the top level and the level below are checked, because `_plain_values` takes values from these only."""
+    """Return whether a result has only values of JSON types. If not, the caller encodes the result as JSON and parses
+    the JSON. Only two levels are checked, the top level and the level below: `_plain_values` reads no deeper values."""
     if not depth or type(data) is not dict:
         return type(data) in _JSON_TYPES
     for name in data:
@@ -352,9 +352,10 @@ def _scalars(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def _stored(step: str, whole: bytes, preview: JsonValue, *, is_failure: bool) -> tuple[dict[str, JsonValue], Upload]:
     """Return the event's context and the upload for a result that goes to the result store.
 
-    Both have the small fields that the result's preview did not cut, so that the plane can render templates with these
-    fields. The context of a failure also has the status and the error. If a template needs a cut value, the plane
-    leaves rendering the template to the worker.
+    The upload has the whole result, but compressed, so the plane's templates cannot read the fields in it. Therefore
+    the context and the upload also have, uncompressed, the small fields that the result's preview did not cut. If a
+    template needs another field, the plane leaves rendering the template to the worker. The context of a failure also
+    has the status and the error.
     """
     fields = fields_of(_allowed(preview))
     small = {name: value for name, value in fields.items() if name not in _MARKS and _is_whole(value)}

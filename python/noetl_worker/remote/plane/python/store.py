@@ -39,17 +39,18 @@ LONG_WORD: Final = 2_000
 """Length in bytes from which a word of a result (characters without a separator) is long. In each search for secrets,
 a long word costs the plane some hundredths of a second."""
 _WORD_BYTES: Final = (string.ascii_letters + string.digits + "+.-").encode()
-"""Bytes that may be in the scheme of a link (`https` in `https://`). From each such byte the plane's search for secrets
-reads on to the end of the word. So the search of a long word of such bytes is slow."""
+"""Characters, as bytes, that the scheme of a link may have (`https` in `https://`). A long word of these
+characters makes the plane's search for secrets slow: from each character the search reads to the end of the word."""
 _WORDS: Final = bytes(ord("x") if code in _WORD_BYTES else ord(" ") for code in range(256))
 _ONE_WORD: Final = b"x" * LONG_WORD
 _NOTHING: Final[Mapping[str, JsonValue]] = {}
 _PIECE: Final = 20
-"""Length in characters of the pieces into which spaces divide a packed (compressed) result. The plane searches short
-words fast for secrets, and takes none of them for a key or token."""
+"""Length, in characters, of the words into which the worker divides a compressed result with spaces. The plane's search
+for secrets is fast on short words, and takes no short word for a secret such as a token."""
 _UNSEARCHED: Final = "}}"
-"""Characters at the end of each packed text, which keep the plane from searching the text for secrets. The plane takes
-a text with `}}` for code (noetl v4, `sanitize.py`). `}}` begins no template, and base64 decoders skip `}}`."""
+"""Ending that the worker adds to the text of a compressed result, so that the plane does not search the text for
+secrets. The plane takes a text with `}}` for code, which it does not search (noetl v4, `sanitize.py`). `}}` does no
+harm, because `}}` begins no template and base64 decoders skip `}}`."""
 _BYTES_PER_S: Final = 12_500
 """Speed of the plane's slowest search for secrets, in bytes per second, from which the time limit of a PUT is computed.
 Ordinary words are searched 160 times as fast."""
@@ -87,7 +88,7 @@ def whole_result(data: bytes) -> bytes:
 
 
 def has_packed(values: Mapping[str, JsonValue]) -> bool:
-    """Return whether one of a claim's variables is a packed (compressed) result."""
+    """Return whether one of the variables in the answer to a claim is a packed (compressed) result."""
     for value in values.values():  # noqa: SIM110 - for each command: a generator costs a call per name
         if type(value) is dict and PACKED in value:
             return True
@@ -127,7 +128,7 @@ def has_expired(answer: Response) -> bool:
     """Return whether the answer says that a result has expired in one server's memory. A result expires there an hour
     after its PUT.
 
-    A second request may find the result: the plane then looks into its NATS bucket, which keeps the data for two hours.
-    A newer plane deletes the data earlier, unless the deletion fails. An older plane does not delete the data.
+    A second request may still find the result, because the plane then looks into its NATS bucket. The bucket keeps the
+    result for two hours, if the plane does not delete it there earlier, as newer versions do.
     """
     return answer.status == 404 and b"TempRef expired" in answer.body

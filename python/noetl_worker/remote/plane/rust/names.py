@@ -1,5 +1,5 @@
-"""Reader of earlier steps' results in a claim of the Rust plane: results under the steps' names, and records of the
-steps under `steps`."""
+"""Results of earlier steps, read from the Rust plane's answer to a claim. Templates find each result under its step's
+name, and the plane's object about each step (its record) under `steps`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _LOCATORS: Final = ("_ref", "_store", "_uri")
 
 class RustNames(Names):
     def make_template_names(self, variables: dict[str, Any], step_input: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the claim's variables, with a copy of all variables as `ctx`. If the claim has no `workload`, the same
-        copy is `workload` too."""
+        """Return the variables from the answer to a claim, with a copy of all of them as `ctx`. If the answer has no
+        `workload`, the same copy is `workload` too."""
         del step_input
         flat = dict(variables)
         return {"workload": flat, **variables, "ctx": flat}
@@ -41,11 +41,15 @@ class RustNames(Names):
 
 
 def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-    """Return a stored result in the layout of a result that a claim contains in full. The fields of the tool's data are
-    at the top level, and the key `data` has the whole data.
+    """Return a stored result in the form in which templates read the result of a step: the fields of the tool's data at
+    the top level, and the whole data under `data`.
 
-    The result of a list of tasks has one object for each task. The fields of these objects are readable at the top
-    level too. Any object whose only value is an object counts as a list of one task, as in NoETL's published worker.
+    If all values of the data are objects, the fields of these objects are readable at the top level too. The reason is
+    a list of tasks, whose data has one object for each task. Data with a single object is treated in the same way, as
+    in NoETL's published worker.
+
+    Args:
+        summary: preview of the result in the answer to the claim. Its fields are readable where the data has none.
     """
     data = stored["data"] if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else stored
     locators = {name: summary[name] for name in _LOCATORS if name in summary}
@@ -64,8 +68,8 @@ def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[st
 
 
 def _spliced(record: Mapping[str, Any], stored: JsonValue) -> dict[str, Any]:
-    """Return a copy of a step's record in the claim's `steps`, with the full result in place of preview and
-    reference."""
+    """Return a copy of a step's record (the plane's object about the step), with the full result in place of preview
+    and reference."""
     context = fields_of(record.get("context"))
     result = {key: item for key, item in fields_of(context.get("result")).items() if key != "reference"}
     full = stored if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else {"data": stored}

@@ -134,11 +134,12 @@ class RustRules(DialectRules):
         return Report(result.status.value, None, upload=upload, notes=notes)
 
     def started(self, command: CommandFields, worker_id: str) -> Post:
-        """Return the request that reports the start of a command. The request is a batch: the plane makes the ids of a
-        batch's events, and returns the ids.
+        """Return the request that reports the start of a command. The request is a batch, so that the plane makes the
+        event's id, not the worker.
 
-        With a slow clock, a worker could make an id below the id of the plane's `command.claimed`. No answer tells the
-        worker that id. The execution would then stay RUNNING for ever (protocol/events.md#ids).
+        On a machine whose clock is slow, the worker could make too small an id: below that of the plane's own event
+        `command.claimed`, which the worker does not know. The execution would then stay RUNNING for ever
+        (protocol/events.md#ids).
         """
         payload = {"command_id": str(command.command_id)}
         return Post(BATCH, {}, _batch(command, worker_id, [_item(command, _STARTED, payload)]))

@@ -66,10 +66,10 @@ class DuckdbConfig(sql.SqlFields):
     extensions: list[str] = field(default_factory=list)
     """Extensions to load: `spatial`, or `h3 from community`. A missing extension is installed first."""
     memory_limit: str | None = None
-    """Maximum memory of the command, like 2GB. Absent: NOETL_DUCKDB_MEMORY_LIMIT. Without this variable: 80 % of the
-    machine's memory, divided by the number of DuckDB commands that may run at once. The worker lowers a greater value
-    to this limit. With NOETL_WORKER_ISOLATION=off the default is 80 % of the machine's memory, and the worker lowers no
-    value."""
+    """Maximum memory of the command, like 2GB. Absent: NOETL_DUCKDB_MEMORY_LIMIT, or else the command's share. The
+    share is 80 % of the machine's memory, divided by the number of DuckDB commands that may run at once. The worker
+    lowers a value above the share to the share. With NOETL_WORKER_ISOLATION=off the share is the whole 80 %, and a
+    value may be above it."""
     threads: int | None = None
     """Number of threads for one query. Absent: one thread for each processor core."""
 

@@ -263,8 +263,8 @@ def _listed(answer: Mapping[str, JsonValue], name: str) -> list[Any]:
 
 
 def _fill(batch: sql.Batch, answer: Mapping[str, Any]) -> None:
-    """Copy the result of a script from the DuckDB process's answer into `batch`. Raise ToolError if the answer lacks a
-    part of the result."""
+    """Copy the result of a SQL script from the DuckDB process's answer into `batch`, the record of the command's
+    statements and results. Raise ToolError if the answer lacks a part of the result."""
     statements, columns, rows = answer.get("statements"), answer.get("columns"), answer.get("rows")
     samples = _listed(answer, "samples")
     if not (isinstance(columns, list) and isinstance(rows, list) and isinstance(statements, list) and statements):

@@ -22,8 +22,8 @@ _FINE: Final = re.compile(
     r"(?:(?P<date>\d{4}-\d\d-\d\d) )?(?P<time>\d\d:\d\d:\d\d\.\d{7,9})(?P<zone>[+-]\d\d(:\d\d)*)?"
 )
 _REMOTE_CALL: Final = re.compile(r"\w_(query|execute)\s*\(", re.IGNORECASE)
-"""Pattern of a call that queries another database, such as `mysql_query(...)`. `reading` adds no text columns to a
-SELECT with such a call, because the DESCRIBE before that may already run the query on the other database."""
+"""Pattern of a call that queries another database, such as `mysql_query(...)`. The worker sends no DESCRIBE for such a
+SELECT, because DESCRIBE may already run the query on the other database."""
 _JSON: Final = re.compile(r"JSON(\[\d*\])*")
 
 
@@ -36,8 +36,8 @@ class SelectWithTexts:
     text: str
     names: Sequence[str]
     beside: Sequence[int]
-    """Indexes of the playbook's columns for which a text column was added. The text columns stand after the playbook's
-    columns, in the order of these indexes."""
+    """Indexes of the playbook's columns that the SELECT reads a second time, as text: DuckDB's Python library may
+    return their values inexactly. The text columns come last, in the order of these indexes."""
 
     def rows(self, fetched: Sequence[Sequence[Any]]) -> list[list[Any]]:
         """Convert rows of the SELECT with added text columns to rows of the playbook's own SELECT. A value's text
@@ -81,8 +81,9 @@ def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) ->
 
 
 def _value(value: Any, text: str | None) -> Any:
-    """Return a value, or its text from the added column if DuckDB's Python library returned the value inexactly. These
-    values are infinities, and times with nanoseconds. The text of such a time is in ISO 8601."""
+    """Return a value from DuckDB, or the value as text if DuckDB's Python library returned the value inexactly. The
+    library does so for infinities, and for times with nanoseconds. `text` is the same value as DuckDB writes it; None:
+    the value is exact. The text of a time is returned in ISO 8601."""
     if text is None:
         return value
     match = _FINE.fullmatch(text)

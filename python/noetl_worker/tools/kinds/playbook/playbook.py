@@ -24,7 +24,7 @@ from noetl_worker.tools.kinds.playbook.child import (
 from noetl_worker.tools.kinds.playbook.child_note import ChildNote
 
 _MIN_POLL_S: Final = 0.05
-_STATUS_ADVICE: Final = "if this goes on, look at the control plane; the worker asks again"
+_STATUS_ADVICE: Final = "if this goes on, check the control plane; the worker asks again for the child's status"
 _VALUE_ADVICE: Final = (
     "`set` the value in the child under a name of its own; in this step use `return_result` without `return_step`, and "
     "read `variables.NAME` of its result"
@@ -208,7 +208,7 @@ class _ChildRun:
             except ControlPlaneError as error:
                 if not error.is_retryable:
                     raise ToolError(f"the child cannot be read: {error}", kind="server_error") from error
-                self.context.logger.warning("child_status", problem=str(error), advice=_STATUS_ADVICE)
+                self.context.logger.warning("child_status_unknown", problem=str(error), advice=_STATUS_ADVICE)
             await asyncio.sleep(self.config.pause_s)
 
     def _failure(self, text: str, kind: str, status: Mapping[str, JsonValue]) -> ToolResult:

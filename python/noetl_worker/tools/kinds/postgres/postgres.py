@@ -111,7 +111,7 @@ class PostgresTool:
         return await in_time(self._run(address, text, config, context), context.timeout_s)
 
     async def aclose(self) -> None:
-        """Close the idle connections to Postgres, and the connections for reading scripts."""
+        """Close the idle connections to Postgres, and the HTTP connections that have fetched SQL scripts (`script`)."""
         await self._sources.aclose()
         await self.pools.aclose()
 

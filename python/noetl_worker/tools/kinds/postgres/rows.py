@@ -119,8 +119,8 @@ class _Results:
         self._wanted = 0
         self._values = 0
         self._work: list[partial[None]] = []
-        """Functions that `read` will call, one for each statement. A function adds its statement's result to the
-        `Batch` of the command."""
+        """Functions that `read` will call, one for each statement. Each function adds its statement's result to
+        `_batch`, which holds the command's statements and their results."""
         self._completion: tuple[str, int | None] = ("", None)
 
     def take(self, result: Any) -> bool:

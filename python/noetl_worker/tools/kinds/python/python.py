@@ -92,10 +92,12 @@ class PythonConfig:
     packages need, such as "3.12"}. A PEP 723 block of the code (`# /// script`) names packages too.
     `NOETL_WORKER_PYTHON_PACKAGES` says whether the worker installs packages."""
     auth: str | dict[str, Any] | None = None
-    """Alias of a credential, or name -> {"key": alias, "service"}. The code gets the credential as the global `auth`,
-    and as variables: GOOGLE_APPLICATION_CREDENTIALS, AWS_*, AZURE_* or PG*. With `NOETL_WORKER_ISOLATION=basic` a
-    Google key and a Postgres password (PGPASSFILE) are open files without a path in any directory. A program started by
-    the code gets these files with `subprocess.run(..., pass_fds=auth_fds)`."""
+    """Credentials for the code: an alias, an object {"key": alias, "service": "postgres"}, or several of them as
+    {NAME: alias or object} with any names. The code gets the credentials in the global `auth`, and as environment
+    variables. The `service` (absent: the credential's type) decides which variables the worker sets:
+    GOOGLE_APPLICATION_CREDENTIALS, AWS_*, AZURE_* or PG*. With `NOETL_WORKER_ISOLATION=basic` a Google key and a
+    Postgres password (PGPASSFILE) are open files without a path in any directory. A program started by the code gets
+    these files with `subprocess.run(..., pass_fds=auth_fds)`."""
     env: dict[str, Any] = field(default_factory=dict)
     """Environment variables for the code, besides the worker's PATH, HOME, LANG, LC_*, TZ, USER and PYTHONPATH. A
     variable with the value null is left out."""

@@ -113,7 +113,7 @@ class ScriptTool(ClusterTool):
         return ToolResult.failure(text, kind="process", code=word, data=data, stdout=output, exit_code=exit_code)
 
     async def aclose(self) -> None:
-        """Close the connections for reading scripts and calling Kubernetes."""
+        """Close the connections for fetching scripts over HTTP and for calling Kubernetes."""
         await self._sources.aclose()
         await super().aclose()
 

@@ -61,8 +61,8 @@ class ShellConfig:
     capture: bool = True
     """False: the worker throws the output away (upstream: the output goes into the worker's own log)."""
     max_output_bytes: int = process.MAX_OUTPUT_BYTES
-    """Maximum bytes kept of stdout and of stderr each, of all commands together; 4 MiB by default. A longer output
-    loses its middle: half of the maximum is kept from the beginning, half from the end."""
+    """Maximum bytes kept of stdout, and as many of stderr, for the whole list in `command`; 4 MiB by default. A longer
+    output loses its middle: half of the maximum is kept from the beginning, half from the end."""
 
     def __post_init__(self) -> None:
         check_numbers(1, max_output_bytes=self.max_output_bytes)

@@ -49,9 +49,8 @@ class SubscriptionConfig(NatsLogin):
     timeout_ms: int = 1000
     """poll: longest wait in milliseconds; above 5000 counts as 5000."""
     ack: str = "on_success"
-    """poll: on_success, auto or true acks the returned messages; manual, defer or false returns `ack_ids` instead. With
-    none the worker does not ack and returns no `ack_ids`. The server then redelivers the messages after the consumer's
-    ack wait."""
+    """poll: on_success, auto or true acks the returned messages; manual, defer or false returns `ack_ids` instead. The
+    value `none` does neither, so the server redelivers the messages after the consumer's ack wait."""
     ack_ids: list[str] = field(default_factory=list)
     """ack, nack, term: the `ack_ids` that an earlier poll returned."""
     nack_delay_ms: int | None = None
@@ -126,7 +125,7 @@ class SubscriptionTool(NatsConnectionTool):
     field_aliases: ClassVar[Mapping[str, str]] = {"nats_url": "url", "username": "user", "ack_mode": "ack"}
 
     def ignored(self, config: SubscriptionConfig) -> list[ConfigurationError]:
-        """Return warnings about fields that this operation does not read."""
+        """Return a warning for each config field that the step's `operation` does not read."""
         unread = {
             "ack_ids": bool(config.ack_ids) and config.operation == "poll",
             "nack_delay_ms": config.nack_delay_ms is not None and config.operation != "nack",

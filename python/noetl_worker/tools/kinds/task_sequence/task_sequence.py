@@ -45,7 +45,7 @@ class Task:
     input: JsonValue
     """Input values of the task: an object, or a template that renders to an object."""
     args: JsonValue
-    """Value of the tool's config field `args` if the tool has this field, else input values, like `input`."""
+    """The task's `args`: a config field if the tool has a field of this name, else input values besides `input`."""
     set: Mapping[str, JsonValue]
     rules: tuple[policy.PolicyRule, ...]
     ignored: tuple[ConfigurationError, ...] = ()
@@ -294,8 +294,8 @@ class SequenceProgress:
     def assign(self, assignments: Mapping[str, JsonValue], extra: Mapping[str, JsonValue], *, is_rules: bool) -> None:
         """Set the variables that a `set` block names. The name `ctx.a.b` sets `b` in the object `ctx.a`.
 
-        Later steps see every name that a rule sets. From a task's own `set` later steps see only `ctx.*` (recorded:
-        set-task-bare, set-task-iter, set-rule).
+        Later steps see all variables of a `set` in a rule of the task's policy (`is_rules`), but only `ctx.*` of the
+        task's own `set` (recorded: set-task-bare, set-task-iter, set-rule).
         """
         for name, value in assignments.items():
             self.set(name, self.render(value, extra), leaves=is_rules or name.startswith("ctx."))

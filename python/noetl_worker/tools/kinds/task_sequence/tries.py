@@ -17,7 +17,8 @@ _MOST: Final = 100
 
 @dataclass(slots=True)
 class Tries:
-    """Collects the attempts of the tasks in one sequence."""
+    """List of the attempts to run the tasks of one sequence: when each began, how it ended, and which action followed.
+    The list becomes a part of the outcome's report."""
 
     entries: list[TaskTry] = field(default_factory=list)
     _started: float = field(default_factory=lambda: time.monotonic())
