@@ -67,6 +67,6 @@ async def test_server_that_does_not_start_says_how_it_ended_and_leaves_no_direct
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(JetStreamError, match="nats-server ended with 1 at its start"):
+    with pytest.raises(JetStreamError, match="nats-server ended with exit code 1 during its start"):
         await NatsServer(config="no_such_option: {").__aenter__()
     assert list(tmp_path.iterdir()) == []

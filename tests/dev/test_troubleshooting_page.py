@@ -36,7 +36,7 @@ SAID: Final = {
     "which is no step": starting(NOOP, "    next: {arcs: [{step: nowhere}]}\n"),
     "unknown key 'tol' of a step; did you mean 'tool'?": starting(NOOP).replace("tool:", "tol:"),
     "when must be text": starting(NOOP, "    next: {arcs: [{step: end, when: true}]}\n"),
-    "the Rust plane refuses it": starting(NOOP, "    next: end\n"),
+    "the Rust plane refuses the playbook": starting(NOOP, "    next: end\n"),
     "Template render error: unknown method": starting('{kind: python, input: {n: "{{ workload.n.upper() }}"}}'),
     "No filter named 'nofilter'": starting('{kind: python, input: {n: "{{ workload.n | nofilter }}"}}'),
     "field 'url' (or endpoint) is missing": starting("{kind: http, urll: http://127.0.0.1:9/}"),

@@ -55,13 +55,13 @@ AT_ONCE = {
         "workflow:\n  - step: start\n    next: {arcs: [{step: two}]}\n  - {step: two, tool: {kind: noop}}\n",
         "rust",
         5,
-        "the Rust plane refuses it: workflow[0]: missing field `tool`",
+        "the Rust plane refuses the playbook: workflow[0]: missing field `tool`",
     ),
     "arc to no step": (
         "workflow:\n  - step: start\n    tool: {kind: noop}\n    next:\n      arcs:\n        - step: end\n",
         "rust",
         9,
-        "the Rust plane refuses it: Step 'start' references unknown step 'end' in next.arcs",
+        "the Rust plane refuses the playbook: Step 'start' references unknown step 'end' in next.arcs",
     ),
     "first template": (
         "workload: {a: b}\nworkflow:\n  - step: start\n    tool:\n"

@@ -184,7 +184,7 @@ def test_last_names_the_reason_of_the_newest_run_of_this_playbook(playbook: Path
     ("contents", "mode", "reason"),
     [
         (b"", 0o644, "has mode 0644, so other users can access it: chmod go-rwx it"),
-        (b"not a database" * 100, 0o600, "file is not a database; if it recurs, move the file"),
+        (b"not a database" * 100, 0o600, "file is not a database; if it recurs, move the file away"),
     ],
 )
 def test_stored_runs_that_cannot_be_read_are_one_line(

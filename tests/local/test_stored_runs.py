@@ -152,8 +152,8 @@ def test_replay_of_what_is_no_id_says_what_it_takes() -> None:
         said = typed("replay", name)
         assert said.code == 2
         assert said.err_lines == [
-            f"noetl-worker replay: ID='{name}' is not usable: the event_id of a command.issued, "
-            "any id of a stored run of `dev`, or `last` if one is stored"
+            f"noetl-worker replay: ID='{name}' is not usable: give the event_id of a command.issued event, "
+            "any id of a stored run of `dev`, or `last` if a run is stored"
         ]
 
 

@@ -216,7 +216,7 @@ def test_other_kinds_send_the_secret_to_its_hosts_only(kind: str, config: dict[s
 
 def test_secret_with_named_hosts_is_not_handed_to_tasks_either() -> None:
     """A task asks for the value of a secret with hosts."""
-    with pytest.raises(ToolError, match="is for the hosts of the worker's NOETL_SECRET_WEATHER_HOSTS only"):
+    with pytest.raises(ToolError, match="may be sent only to the hosts in the worker's NOETL_SECRET_WEATHER_HOSTS"):
         run_tool("secrets", {"name": "weather"}, settings=named())
     assert run_tool("secrets", {"name": "weather"}, settings=named("*")).data["value"] == "sunny-key"
 

@@ -111,7 +111,7 @@ def test_interpreter_that_the_operator_has_not_named_is_not_started(author: Auth
     """`python: ./program`, or an environment with a `.pth` file."""
     for settings in ({}, {"pythons": "/no/such:/usr"}):
         outcomes = run_as(user, "basic", [("python", step) for step in author.steps()], settings=settings)
-        assert all("NOETL_WORKER_PYTHONS does not name it" in said(one) for one in outcomes), outcomes
+        assert all("ask the operator to name it in NOETL_WORKER_PYTHONS" in said(one) for one in outcomes), outcomes
     assert not author.seen.exists()
 
 

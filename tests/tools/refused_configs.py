@@ -37,7 +37,7 @@ PYTHON: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"code": "1", "libs": {"np": {"from": "numpy"}}},
-        "libs: 'np' must be a module or {from, import}, not {'from': 'numpy'}",
+        "libs: 'np' must be the name of a module, or {from: module, import: name}, not {'from': 'numpy'}",
     ),
     (
         {"code": "1", "deps": {"pip": ["x"]}},
@@ -120,7 +120,7 @@ POSTGRES: list[tuple[dict[str, Any], str]] = [
     ({"host": "h"}, NO_QUERY),
     ({"host": "h", "query": " \n"}, "'query' has no statement"),
     ({"host": "h", "query": {"a": 1}}, "field 'query' must be text or a list of text, not dict"),
-    ({**SELECT, "host": "h", "query_b64": "c2VsZWN0IDI="}, "'query' and 'query_b64' hold two texts; keep one"),
+    ({**SELECT, "host": "h", "query_b64": "c2VsZWN0IDI="}, "'query' and 'query_b64' have different texts; keep one"),
     ({"host": "h", "query_b64": "no base64!"}, "'query_b64' is not base64 of UTF-8 text: Only base64 data is allowed"),
     ({"query": "a", "command": "b"}, "'query' and 'command' are the same field with two values; keep one"),
     ({**SELECT, "host": "h", "port": "x"}, "field 'port' must be a whole number, not 'x' (str)"),
@@ -152,7 +152,10 @@ SNOWFLAKE: list[tuple[dict[str, Any], str]] = [
     ({**SIGN_IN, "max_rows": 0}, "'max_rows' is 0: give 1 or more"),
     ({}, "no 'account'; give it, or 'auth' with a credential of type snowflake"),
     ({"account": "a"}, "no 'user'; give it, or 'auth' with a credential of type snowflake"),
-    ({"account": "a", "user": "u"}, "Password is required for Snowflake authentication, or a 'private_key'"),
+    (
+        {"account": "a", "user": "u"},
+        "Password is required for Snowflake authentication; give 'password' or 'private_key'",
+    ),
 ]
 
 DUCKDB: list[tuple[dict[str, Any], str]] = [
@@ -185,14 +188,15 @@ DUCKLAKE: list[tuple[dict[str, Any], str]] = [
 
 ROWS = {"type": "postgres", "host": "h", "query": "select 1"}
 TO_TABLE = {"target": {"type": "postgres", "host": "h", "table": "t"}}
+ENDS = "sources: postgres, duckdb, http, snowflake; targets: postgres, duckdb, snowflake"
 TRANSFER: list[tuple[dict[str, Any], str]] = [
-    ({"source": ROWS, "target": {"type": "postgres"}}, "target: Target table name required"),
+    ({"source": ROWS, "target": {"type": "postgres"}}, "target: Target table name required: give 'table'"),
     (
         {**TO_TABLE, "source": {"type": "postgres", "host": "h"}},
-        "source: field 'query' is missing: the SELECT of a postgres source",
+        "source: field 'query' is missing: give the SELECT of the postgres source",
     ),
-    ({**TO_TABLE, "source": {"type": "http"}}, "source: Source URL required for HTTP transfer"),
-    ({**TO_TABLE, "source": {"type": "oracle"}}, "Unsupported transfer direction: oracle to postgres"),
+    ({**TO_TABLE, "source": {"type": "http"}}, "source: Source URL required for HTTP transfer: give 'url'"),
+    ({**TO_TABLE, "source": {"type": "oracle"}}, f"Unsupported transfer direction: oracle to postgres; {ENDS}"),
     ({**TO_TABLE, "source": ROWS, "chunk_size": 0}, "'chunk_size' is 0: give 1 to 100000"),
     ({**TO_TABLE, "source": ROWS, "key": "id"}, "'key' belongs to mode 'upsert', not 'append'"),
     (
@@ -203,7 +207,10 @@ TRANSFER: list[tuple[dict[str, Any], str]] = [
         {"source": ROWS, "target": {"type": "duckdb", "table": "t"}},
         "target: a DuckDB target is a file: name it in 'database'",
     ),
-    ({**TO_TABLE, "source": {"type": "file", "path": "a.csv"}}, "Unsupported transfer direction: file to postgres"),
+    (
+        {**TO_TABLE, "source": {"type": "file", "path": "a.csv"}},
+        f"Unsupported transfer direction: file to postgres; {ENDS}",
+    ),
     ({**TO_FILE, "source": {"type": "postgres", "query": "select 1"}}, f"source: {NO_POSTGRES}"),
     ({**FROM_FILE, "target": {"type": "postgres", "table": "t"}}, f"target: {NO_POSTGRES}"),
     (
@@ -332,7 +339,7 @@ NATS: list[tuple[dict[str, Any], str]] = [
     ({"operation": "js_publish", "subject": "a b"}, "subject 'a b' is not allowed: write words with dots between them"),
     (
         {"operation": "js_publish", "subject": "s", "headers": {"a": "x\r\nB: y"}, "url": "nats://127.0.0.1:1"},
-        "header 'a' has a line break or a colon where none may be",
+        "header 'a' must have a name without a colon, and no line break in name or value",
     ),
     ({**PUT, "value": None}, "kv_put requires 'value'"),
     (PUT, NO_NATS),

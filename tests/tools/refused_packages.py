@@ -8,8 +8,8 @@ PACKAGES: list[tuple[dict[str, Any], str]] = [
     *(
         ({"code": "1", "deps": deps}, f"deps: {text}")
         for deps, text in (
-            ({"packages": "x"}, "'packages' must be a list of requirements (or lists by a name), not str"),
-            ({"packages": {"t": "x"}}, "'packages' must be a list of requirements (or lists by a name), not str"),
+            ({"packages": "x"}, "'packages' must be a list of requirements, or an object of lists, not str"),
+            ({"packages": {"t": "x"}}, "'packages' must be a list of requirements, or an object of lists, not str"),
             ({"packages": [1]}, "1 is no requirement; write one as 'pandas==2.2.*'"),
             ({"packages": ["-r x"]}, "'-r x' is no requirement; write one as 'pandas==2.2.*'"),
             ({"packages": ["x\n-r y"]}, "'x\\n-r y' is no requirement; write one as 'pandas==2.2.*'"),
@@ -24,14 +24,14 @@ PACKAGES: list[tuple[dict[str, Any], str]] = [
             ),
             (
                 {"python": "3.12"},
-                "'python' in 'deps' belongs to 'packages': give both, or choose an interpreter with the field 'python'",
+                "'python' works only with 'packages': give 'packages' too, or use the step's own field 'python'",
             ),
         )
     ),
     *(
         ({"code": f"{block}\n1"}, f"the `# /// script` block: {text}")
         for block, text in (
-            ("# /// script\n# dependencies = x\n# ///", "it is no TOML: Invalid value (at line 1, column 16)"),
+            ("# /// script\n# dependencies = x\n# ///", "the text is not TOML: Invalid value (at line 1, column 16)"),
             ("# /// script\n# dependencies = 'x'\n# ///", "'dependencies' must be a list"),
             ("# /// script\n# dependencies = ['x', 'x']\n# ///", "'x' is listed twice; keep one requirement"),
             (
@@ -42,6 +42,6 @@ PACKAGES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"code": "# /// script\n# dependencies = ['x']\n# ///", "deps": {"packages": []}},
-        "deps: 'packages' stand in the code's `# /// script` block too; keep one of them",
+        "deps: 'packages' is given, and the code has a `# /// script` block too; keep one",
     ),
 ]

@@ -26,7 +26,7 @@ SEQUENCES: list[tuple[Any, str]] = [
     ([], "there are no tasks; give one"),
     ({"tasks": {"a": {"kind": "noop"}}}, "field 'tasks' must be a list, not dict"),
     (["noop"], "task[0] must be an object"),
-    ([{"a": {"kind": "noop"}, "b": {}}], "task[0] must have exactly one labeled entry (got 2)"),
+    ([{"a": {"kind": "noop"}, "b": {}}], "task[0] must have exactly one labeled entry: {label: {kind: ...}} (got 2)"),
     ([{"name": "a"}], "task 'a' missing required 'kind' field"),
     ([{"a": {"message": "x"}}], "task 'a' missing required 'kind' field"),
     ([{"kind": 5}], "task 'task_0' missing required 'kind' field"),

@@ -208,7 +208,7 @@ async def test_version_that_no_interpreter_has_is_an_error_with_the_setting(stag
     ran = await run(stage.worker(), {**NAMES, "deps": {"packages": ["alpha"], "python": "3.99"}})
     assert ran.failure == ("configuration", False)
     assert (
-        "no interpreter of this worker is python ==3.99.*; have the operator add one to NOETL_WORKER_PYTHONS"
+        "this worker has no interpreter for python ==3.99.*; ask the operator to add one to NOETL_WORKER_PYTHONS"
         in ran.said
     )
 

@@ -273,7 +273,7 @@ async def test_cancelled_call_stops_the_group(own: Registry, tmp_path: Path) -> 
 async def test_template_that_died_fails_its_commands_and_is_started_again(own: Registry, tmp_path: Path) -> None:
     waiting = asyncio.ensure_future(run(own, that_waits(tmp_path / "pid")))
     group = await started(tmp_path / "pid")
-    with pytest.raises(ToolError, match="template process died") as caught:
+    with pytest.raises(ToolError, match="process that starts commands died") as caught:
         await asyncio.gather(waiting, run(own, "import os\nos.kill(os.getppid(), 9)"))
     assert caught.value.retryable
     await asyncio.wait({waiting})

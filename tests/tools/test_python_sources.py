@@ -176,7 +176,7 @@ def test_relative_script_that_is_not_there_says_where_it_was_looked_for(
         ({"script": "/no/such.py"}, "script: '/no/such.py' cannot be read: No such file or directory"),
         (
             {"code": "1", "deps": {"venv_path": "/no/such"}},
-            "deps: '/no/such' is no virtual environment of this worker: name one",
+            "deps: 'venv_path' is '/no/such', which has no bin/python on this worker: name another",
         ),
         ({"code": "1", "cwd": "/no/such"}, "'cwd' '/no/such' is no directory of this worker"),
         (

@@ -108,7 +108,7 @@ def test_files_elsewhere_are_not_read(tmp_path: Path) -> None:
         assert str(error) == f"secrets: {name!r} is outside NOETL_SECRETS_DIR: name a file in it"
     missing = refused({"name": "db", "provider": "file"}, settings=settings)
     assert (str(missing), missing.kind) == (
-        f"Secret 'db' not found in {tmp_path}/in: No such file or directory", "not_found",
+        f"Secret 'db' cannot be read from {tmp_path}/in: No such file or directory", "not_found",
     )  # fmt: skip
 
 

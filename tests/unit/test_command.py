@@ -175,7 +175,7 @@ async def test_endless_reference_chain_is_a_configuration_error() -> None:
 
 @pytest.mark.parametrize("field", ["tool_config", "input", "render_context"])
 async def test_field_of_a_form_no_plane_sends_is_named(field: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{field} is int"):
+    with pytest.raises(ConfigurationError, match=f"{field} must be an object( or a list)?, not int"):
         await made(claimed({field: 5}))
     with pytest.raises(ConfigurationError, match="not JSON"):
         await made(claimed({field: "{broken"}))

@@ -42,14 +42,14 @@ def check_filter(text: str, *, with_system: bool) -> str:
     """
     tokens = text.split(".")
     if not all(tokens) or any(">" in token for token in tokens[:-1]) or any(map(str.isspace, text)):
-        raise SettingsError("--filter", text, "a filter of the feed, for example commands.shared.>")
+        raise SettingsError("--filter", text, "give a filter of the feed, for example commands.shared.>")
     takes_all = tokens[0] == ">" or (len(tokens) > 1 and tokens[1] in ("*", ">", SYSTEM_POOL))
     if tokens[0] in ("commands", "*", ">") and takes_all and not with_system:
         raise SettingsError(
             "--filter",
             text,
-            "the filters of your pools, for example commands.shared.>: this one takes the commands of the pool system, "
-            "which upstream's own worker runs; --with-system allows it",
+            "this filter takes the commands of the pool system, which upstream's own worker runs: give the filters of "
+            "your pools, for example commands.shared.>, or allow it with --with-system",
         )
     return text
 
@@ -183,4 +183,4 @@ class _Ask:
 
 async def _read_ack_answer(reader: asyncio.StreamReader) -> None:
     if await read_frame(reader) != _ACKNOWLEDGED:
-        raise NotARecord("an acknowledgement is answered with something else")
+        raise NotARecord(f"the coordinator answered an acknowledgement with other bytes than {_ACKNOWLEDGED!r}")

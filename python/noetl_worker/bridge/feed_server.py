@@ -59,7 +59,7 @@ class FeedServer:
             listening = listening_at(host, port)  # a loop's own look-up of the address starts threads
             self._server = await asyncio.start_server(self._connected, sock=listening, backlog=MOST_CONNECTIONS)
         except OSError as error:
-            raise SettingsError("--publish", f"{host}:{port}", f"a free address ({error})") from error
+            raise SettingsError("--publish", f"{host}:{port}", f"give a free address ({error})") from error
         self.port = listening.getsockname()[1]
         log.info("bridge_listening", host=host, port=self.port)
 

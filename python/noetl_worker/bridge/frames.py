@@ -36,5 +36,5 @@ async def read_frame(reader: asyncio.StreamReader, most_s: float | None = None) 
         raise PeerSilent(f"no data for {most_s:g} s") from None
     size = int.from_bytes(head, "big")
     if size > MOST_BYTES:
-        raise NotARecord(f"a frame of {size:,} bytes; at most {MOST_BYTES:,} are taken")
+        raise NotARecord(f"the frame has {size:,} bytes, more than the {MOST_BYTES:,} that the bridge takes")
     return await reader.readexactly(size)

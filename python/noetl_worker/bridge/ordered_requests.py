@@ -80,7 +80,7 @@ class OrderedRequests:
         finally:
             reading.cancel()
         if not self._unanswered:
-            raise PeerSilent("an answer without a request")
+            raise PeerSilent("the server sent an answer to which there was no request")
         _, on_answered = self._unanswered.popleft()
         self._waits_since = time.monotonic()
         self._answered.set()

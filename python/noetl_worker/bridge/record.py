@@ -58,7 +58,7 @@ def parse_record(fields: object, body: bytes) -> FeedRecord:
         body: the record's original JSON, for forwarding unchanged.
     """
     if not isinstance(fields, dict) or fields.keys() != _FIELDS:
-        raise NotARecord("the frame has other fields than a record of a command")
+        raise NotARecord(f"a record of a command must be an object with the fields {', '.join(sorted(_FIELDS))} only")
     sequence, execution_id, payload = fields["global_sequence"], fields["execution_id"], fields["payload"]
     if type(sequence) is not int or not 0 <= sequence < 2**64:
         raise NotARecord("global_sequence is no whole number of 64 bits")

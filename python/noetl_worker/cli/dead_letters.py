@@ -122,7 +122,8 @@ def requeue_(
     5 a dead letter could not be requeued, or was not found.
     """
     if bool(ids) == all_:
-        raise typer.BadParameter("name the dead letters (noetl-worker dead-letters list), or give --all")
+        advice = "give the ids of dead letters (`noetl-worker dead-letters list` shows them) or --all, not both"
+        raise typer.BadParameter(advice)
     if reason is not None and not all_:
         raise typer.BadParameter("--reason needs --all: give both, or the ids alone")
 
@@ -151,7 +152,8 @@ def delete(
     """
     is_chosen = all_ or reason is not None or older_than is not None
     if bool(ids) == is_chosen:
-        raise typer.BadParameter("name the dead letters, or choose them: --reason, --older-than, --all")
+        advice = "give the ids of dead letters, or choose them with --reason, --older-than or --all; not both"
+        raise typer.BadParameter(advice)
     older_than_s = parse_duration("--older-than", older_than) if older_than is not None else None
 
     async def remove(store: DeadLetterStore, kept: StoredMessage) -> bool:

@@ -57,7 +57,7 @@ def ensure(
 
         found, done, left_out = await find(connection.client, settings), [], None
         if first is not None and found.durable_info is not None:
-            text = f"durable {found.durable} exists; name a new one with --nats-consumer"
+            text = f"durable {found.durable} exists, and --from needs a new one: name it with --nats-consumer"
             raise SettingsError("--from", str(first), text)
         if apply_:
             done = await apply(connection.client, found, settings, first)

@@ -81,8 +81,8 @@ async def _replay(flags: SettingFlags, name: str, *, dry: bool, as_json: bool) -
             command = stored.command or stored.newest_command
             event_id = command.event_id if command is not None else None
         if event_id is None:
-            allowed = "the event_id of a command.issued, any id of a stored run of `dev`, or `last` if one is stored"
-            raise SettingsError("ID", name, allowed)
+            advice = "give the event_id of a command.issued event, any id of a stored run of `dev`, or `last`"
+            raise SettingsError("ID", name, f"{advice} if a run is stored")
         settings = settings_to_ask(flags, stored)
         return await _replay_at(settings, event_id, dry=dry, as_json=as_json, is_stored=stored is not None)
 

@@ -70,7 +70,7 @@ def _without_scheme(address: str) -> str:
     except (ValueError, httpx.InvalidURL):
         is_one = False
     if not is_one:
-        raise SettingsError("ADDRESS", address, "HOST:PORT of a worker's probes, for example 127.0.0.1:9090")
+        raise SettingsError("ADDRESS", address, "give HOST:PORT of a worker's probes, for example 127.0.0.1:9090")
     return bare
 
 

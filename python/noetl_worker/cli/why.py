@@ -46,7 +46,7 @@ def why(
     Exit codes: 0 a source knows the ID; 2 a setting is wrong; 5 no source knows it.
     """
     if not command_id.strip():
-        raise SettingsError("ID", command_id, "the id of a command or an execution")
+        raise SettingsError("ID", command_id, "give the id of a command or an execution")
     story = run_quietly(_ask(flags, command_id.strip(), execution, messages))
     if as_json:
         say_json(asdict(story))

@@ -83,8 +83,8 @@ def require(choice: str) -> None:
         SettingsError: `choice` names another engine than the imported one.
     """
     if choice not in ("auto", ENGINE):
-        wanted = f"auto, or {ENGINE}: that engine was imported before these settings were read"
-        raise SettingsError(VARIABLE, choice, wanted)
+        advice = f"set auto or {ENGINE}: the {ENGINE} engine was imported before these settings were read"
+        raise SettingsError(VARIABLE, choice, advice)
 
 
 def _is_pure_by_choice() -> bool:

@@ -48,11 +48,11 @@ class PendingMatch(Protocol):
 
     @property
     def case(self) -> int:
-        """Index of the case with the template to render, in the list without invalid cases."""
+        """Index of the case at which the search has paused, counted without the step's invalid cases."""
 
     @property
     def condition(self) -> int:
-        """Index of the condition with the template to render, in the case's list `when`."""
+        """Index of the condition at which the search has paused, in the case's list `when`."""
 
     @property
     def side(self) -> Side: ...

@@ -65,7 +65,7 @@ class ProbeServer:
         try:
             listening = listening_socket() or listening_at(host.strip("[]"), int(port))
         except OSError as error:
-            advice = f"a free address ({error}); empty switches it off"
+            advice = f"give a free address ({error}), or leave it empty to switch the probes off"
             raise SettingsError("WORKER_METRICS_BIND", bind, advice) from error
         # asyncio accepts up to a whole backlog of connections at once, before it can close the oldest
         self._server = await asyncio.start_server(

@@ -93,8 +93,7 @@ def as_headers(headers: Mapping[str, JsonValue]) -> dict[str, str] | None:
             continue
         text = text_or_json(value)
         if any(mark in f"{name}{text}" for mark in "\r\n") or not name.strip() or ":" in name:
-            raise ConfigurationError(
-                f"header {name!r} has a line break or a colon where none may be", field="headers", tool="nats"
-            )
+            problem = f"header {name!r} must have a name without a colon, and no line break in name or value"
+            raise ConfigurationError(problem, field="headers", tool="nats")
         given[name] = text
     return given or None

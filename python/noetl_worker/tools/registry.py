@@ -422,7 +422,7 @@ class Registry:
     def _check_free(self, names: Iterable[str]) -> None:
         """Raise ConfigurationError if another tool already has one of the kinds or aliases in `names`."""
         if taken := [name for name in names if name in self._tools]:
-            raise ConfigurationError(f"another plug-in has the kind {taken[0]!r} already")
+            raise ConfigurationError(f"another plug-in has the kind {taken[0]!r} already; remove one of the two")
         if over := ", ".join(name for name in names if name in BUILT_IN or name in ALIASES):
             raise ConfigurationError(
                 f"it would replace the built-in {over}; give its tool a kind and aliases of its own"

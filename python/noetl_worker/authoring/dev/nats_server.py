@@ -45,7 +45,8 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise OSError(f"no free port on 127.0.0.1 from {_PORTS.start} to {_PORTS.stop - 1}: end a program there")
+    ports = f"{_PORTS.start} to {_PORTS.stop - 1}"
+    raise OSError(f"no TCP port of 127.0.0.1 from {ports} is free: end a program that listens on one of them")
 
 
 def find_binary() -> str:
@@ -143,8 +144,8 @@ class NatsServer:
         while True:
             if self._process.returncode is not None:
                 log = await asyncio.to_thread(self._tail)
-                said = f"nats-server ended with {self._process.returncode} at its start"
-                raise JetStreamError(f"{said}; mend the cause that its log names: {log}")
+                said = f"nats-server ended with exit code {self._process.returncode} during its start"
+                raise JetStreamError(f"{said}: correct the cause that its log names: {log}")
             with suppress(OSError):
                 reader, writer = await asyncio.open_connection(self.host, self.port)
                 greeting = await reader.readline()

@@ -253,7 +253,7 @@ class DevControlPlane(PlaneState):
                 self._changed.clear()  # a task that `_changed` has already woken still goes on
                 await self._changed.wait()
         if waiting.cancelled_caught and not predicate():
-            raise TimeoutError(f"the awaited state was not reached within {timeout_s:g} s")
+            raise TimeoutError(f"the plane did not reach the awaited state in {timeout_s:g} s: raise timeout_s")
 
     async def wait_ended(self, execution_id: int, *, timeout_s: float | None = WAIT_S) -> str:
         """Wait until nothing more happens in an execution, and return its status.

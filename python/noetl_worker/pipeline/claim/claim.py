@@ -36,7 +36,7 @@ async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimAns
                 return RetryLater(str(error))
         except TransportError as error:
             return RetryLater(str(error))
-    raise AssertionError("the last try returns")
+    raise AssertionError("unreachable: the last try always returns an answer")
 
 
 def read_claim(answer: Response, dialect: Dialect) -> ClaimAnswer:  # noqa: RET503 - the last row does not return

@@ -167,7 +167,8 @@ async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane,
                 value = await off_loop(len(value), partial(json_text.loads, value))
             except DocumentError as error:
                 text = (
-                    f"the control plane sent {name} as text that is not JSON ({error}): correct the step or report it"
+                    f"the control plane sent {name} as text that is not JSON ({error}): correct the step, or report "
+                    "this as a bug"
                 )
                 raise ConfigurationError(text) from error
         else:
@@ -188,8 +189,8 @@ def _require_object(value: JsonValue, name: str, expected: str) -> dict[str, Any
     """Return a copy of the object `value`, or an empty object for None. Raise ConfigurationError for any other
     value."""
     if value is not None and not isinstance(value, dict):
-        text = f"the command's {name} is {type(value).__name__}, expected {expected}: correct the step or report it"
-        raise ConfigurationError(text)
+        text = f"the command's {name} must be {expected}, not {type(value).__name__}"
+        raise ConfigurationError(f"{text}: correct the step, or report this as a bug")
     return dict(value or {})
 
 

@@ -187,8 +187,8 @@ class DeadLetter:
         fields = json_text.loads(body)
         if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in _REQUIRED):
             names = ", ".join(_REQUIRED)
-            text = f"not a dead letter of noetl-worker ({names} must be texts): look at the message, then delete it"
-            raise DocumentError("json_syntax", text)
+            text = f"the message is not a dead letter of noetl-worker ({names} must be texts)"
+            raise DocumentError("json_syntax", f"{text}: look at the message, then delete it")
         text = str(fields.get("notification") or "")
         headers, left_out = fields.get("headers"), fields.get("headers_left_out")
         return cls(
@@ -244,8 +244,9 @@ async def requeue(store: DeadLetterStore, stored: StoredMessage) -> tuple[str, s
     dead_letter = DeadLetter.parse(stored.data)
     if dead_letter.data is None:
         raise JetStreamError(
-            f"only the first {len(dead_letter.excerpt.encode())} of {dead_letter.size} bytes were stored: publish the "
-            f"complete message again, if the command stream still has it as sequence {dead_letter.stream_sequence}"
+            f"the dead letter has only the first {len(dead_letter.excerpt.encode())} of {dead_letter.size} bytes of "
+            "its message: publish the complete message again, if the command stream still has it as sequence "
+            f"{dead_letter.stream_sequence}"
         )
     # The server obeys Nats-* headers: with an expected sequence or an old id it would refuse the message.
     headers = {name: value for name, value in dead_letter.headers.items() if not name.lower().startswith("nats-")}
@@ -254,6 +255,6 @@ async def requeue(store: DeadLetterStore, stored: StoredMessage) -> tuple[str, s
     try:
         await store.remove(stored.sequence)
     except JetStreamError as error:
-        text = f"published as sequence {sequence} of {stream}; delete the dead letter, which is still there: {error}"
-        raise JetStreamError(text) from error
+        text = f"the message was published as sequence {sequence} of {stream}, but its dead letter is still there"
+        raise JetStreamError(f"{text} ({error}): delete the dead letter") from error
     return dead_letter.subject, stream, sequence

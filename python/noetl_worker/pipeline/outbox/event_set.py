@@ -298,5 +298,5 @@ class EventSet:
             was_tried=True,
         )
         if not made.is_open:
-            raise ValueError("all its requests were accepted")
+            raise ValueError("the control plane has accepted all requests of this outcome")
         return made

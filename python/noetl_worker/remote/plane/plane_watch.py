@@ -79,7 +79,7 @@ class PlaneWatch:
             if before is None:
                 log.error("plane_left_nats", problem=self.trouble, advice=_BRIDGE_ADVICE)
         except JetStreamError as error:
-            log.debug("plane_bridge_unknown", error=str(error))
+            log.debug("bridge_check_failed", error=str(error))
         except ControlPlaneError as error:
             if not _is_refusal(error):  # the plane may have been restarted, and have lost batches
                 self._client.servers.server_at(self._client.servers.configured).gate.outages += 1

@@ -1,4 +1,7 @@
-"""Interface for the rules of a plane's dialect, with defaults and functions that both dialects use."""
+"""Interface for what differs between the two planes, such as which events a worker sends and how it reads a claim.
+
+It has defaults, and functions that both dialects use.
+"""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ class _PlaneConnection(HttpConnection[Response]):
 
     def on_headers_complete(self) -> None:
         if self._overhead > self._max_overhead and sum(map(len, chain(*self._pairs))) > self._max_overhead:
-            raise ValueError(f"the head is larger than {self._max_overhead} bytes")
+            raise ValueError(f"the headers of the answer have more than {self._max_overhead} bytes")
         for name, value in self._pairs:
             # With another spelling of the name, `on_body` refuses a large answer.
             if name in _CONTENT_LENGTH and int(value) > MAX_BODY_BYTES:

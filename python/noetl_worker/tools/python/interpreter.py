@@ -47,7 +47,7 @@ def allowed(given: str, settings: ToolSettings, *, is_confined: bool) -> str:
     if is_any or any(found == _placed(name) or found.parent == Path(name, "bin").resolve() for name in named):
         return str(found)
     raise ConfigurationError(
-        f"python: {given!r} is no interpreter for playbooks: {_PYTHONS} does not name it; name it there"
+        f"python: this worker does not allow the interpreter {given!r}: ask the operator to name it in {_PYTHONS}"
     )
 
 

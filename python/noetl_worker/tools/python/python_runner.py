@@ -209,7 +209,7 @@ class PythonRunner:
             finally:
                 self._busy.discard(template)
                 self._put_back(template)
-        raise ResourceShortage("no template process stays alive to start the command")  # no command has begun
+        raise ResourceShortage("each process that was to start the command died first")  # no command has begun
 
     def _living_template(self) -> _Template:
         if self._template is None or self._template.is_dead:
@@ -381,9 +381,8 @@ class _Template:
         if exit_code is None:
             if answer.process is None and not self._is_closed:
                 raise _NotStarted
-            raise ToolError(
-                f"the command ended, because the Python template process {self._end}", kind="process", retryable=True
-            )
+            text = f"the command was stopped, because the worker's process that starts commands {self._end}"
+            raise ToolError(f"{text}: run the step again", kind="process", retryable=True)
         if answer.process is None and not timed_out:
             raise ResourceShortage("no process can be started for the command")
         (stdout, about_out), (stderr, about_err) = captures[0].text("stdout"), captures[1].text("stderr")

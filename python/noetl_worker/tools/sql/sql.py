@@ -147,7 +147,7 @@ def sql_text(query: str | Sequence[str] | None, encoded: str | Sequence[str] | N
         pieces = ["".join(piece.split()) for piece in ([encoded] if isinstance(encoded, str) else encoded)]
         texts.append(_joined([text_of_base64("query_b64", piece) for piece in pieces]))
     if len(set(texts)) > 1:
-        raise ConfigurationError("'query' and 'query_b64' hold two texts; keep one", field="query_b64")
+        raise ConfigurationError("'query' and 'query_b64' have different texts; keep one", field="query_b64")
     if not texts[0].strip():
         raise ConfigurationError("'query' has no statement", field="query")
     return texts[0]

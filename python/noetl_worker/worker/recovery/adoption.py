@@ -144,8 +144,9 @@ class Adoption:
             work.add_done_callback(lambda _: lost.task_done())
 
     async def _send_again(self, lost: LostOutcome) -> None:
-        """Send again an outcome that the plane has lost. Usually the worker first asks for the command's claim. An
-        outcome that the plane stored and never processes needs no claim: no other worker can get its command."""
+        """Send again an outcome that the plane has lost. First ask for the command's claim, because another worker may
+        have the command by now. No claim is needed if the plane stored the outcome but will never process it, because
+        no other worker can then get the command."""
         plane, end, batch = lost
         OWNER.set(end.execution_id)
         self._emitter.outbox.write(end)  # so that another process sends it if this one dies

@@ -28,10 +28,8 @@ class StepAlone:
     inputs: Mapping[str, JsonValue]
     """Values that replace the step's own inputs, by name."""
     place: ItemPlace | None = None
-    """Index of the only loop item to run, and the loop's number of items; None: the loop has only this item.
-
-    Used only if `names` has the item's value. Otherwise all items of the loop run.
-    """
+    """Index and number of items that a single loop item sees; None: 0 of 1. If `names` has no value for the item, all
+    items of the loop run, and this position is ignored."""
 
     def results(self, playbook: Playbook) -> dict[str, JsonValue]:
         return {name: value for name, value in self.names.items() if name in playbook.steps}

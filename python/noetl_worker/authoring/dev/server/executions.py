@@ -132,7 +132,7 @@ class Executions:
                 run alone.
         """
         if self._is_rust and (refusal := self._refusal_of_rust(entry)):
-            raise RefusedPart(f"the Rust plane refuses it: {refusal.text}", Location(path=refusal.path))
+            raise RefusedPart(f"the Rust plane refuses the playbook: {refusal.text}", Location(path=refusal.path))
         execution = self.open(entry, payload, parent_execution_id, alone)
         try:
             execution.keychain = {

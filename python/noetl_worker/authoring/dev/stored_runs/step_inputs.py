@@ -136,7 +136,8 @@ def _names_in_run(
     except _NotSeen as error:
         raise PlaybookError(f"--run {run}: {error}") from error
     except (OSError, sqlite3.Error) as error:
-        what = f"{stored.file}: {error}; if it recurs, move the file" if isinstance(error, sqlite3.Error) else error
+        advice = "; if it recurs, move the file away"
+        what = f"{stored.file}: {error}{advice}" if isinstance(error, sqlite3.Error) else error
         raise PlaybookError(f"--run {run}: the stored runs cannot be read: {what}") from error
     names = {key: value for key, value in _flat(found).items() if key not in _OF_THE_RUN}
     lost = [key for key, value in names.items() if MARK.encode() in dumps(value)]

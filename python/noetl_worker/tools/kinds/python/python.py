@@ -278,7 +278,7 @@ def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
             named[name] = [str(module["from"]), str(module["import"])]
         else:
             raise ConfigurationError(
-                f"libs: {name!r} must be a module or {{from, import}}, not {module!r}",
+                f"libs: {name!r} must be the name of a module, or {{from: module, import: name}}, not {module!r}",
                 field=f"libs.{name}",
                 tool="python",
             )
@@ -291,7 +291,7 @@ def _interpreter(config: PythonConfig, settings: ToolSettings, *, is_confined: b
         interpreter = str(Path(str(environment), "bin", "python"))
         if not os.access(interpreter, os.X_OK):
             raise ConfigurationError(
-                f"python: deps: {environment!r} is no virtual environment of this worker: name one"
+                f"python: deps: 'venv_path' is {environment!r}, which has no bin/python on this worker: name another"
             )
     return allowed(interpreter, settings, is_confined=is_confined) if interpreter else sys.executable
 

@@ -123,7 +123,7 @@ class RhaiTool:
                 timeout_s=None if timeout_s is None else timeout_s + _GRACE_S,
             )
         except AnswerTooLong as error:
-            raise ToolError(f"rhai: the value is {error}: {LESS_ADVICE}", kind="resource") from error
+            raise ToolError(f"rhai: the result of the script is {error}: {LESS_ADVICE}", kind="resource") from error
         if run.timed_out:
             return ToolResult.timed_out(timeout_s or 0.0)
         return _result(run, timeout_s)

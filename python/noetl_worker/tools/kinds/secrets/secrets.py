@@ -178,8 +178,8 @@ def _from_environment(name: str, settings: ToolSettings) -> str:
     hosts = named_hosts(offered, settings)
     if hosts and "*" not in hosts:
         raise ToolError(
-            f"Secret {name!r} is for the hosts of the worker's {offered}{HOSTS_SUFFIX} only: give it to http, mcp or "
-            f"artifact as auth: {{type: bearer, source: secret, key: {offered.removeprefix(SECRET_VARIABLE)}}}",
+            f"Secret {name!r} may be sent only to the hosts in the worker's {offered}{HOSTS_SUFFIX}: give it to http, "
+            f"mcp or artifact as auth: {{type: bearer, source: secret, key: {offered.removeprefix(SECRET_VARIABLE)}}}",
             kind="auth",
         )
     return value
@@ -198,7 +198,7 @@ def _from_file(name: str, directory: str) -> bytes:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         kind = "auth" if isinstance(error, PermissionError) else "not_found"
-        raise ToolError(f"Secret {name!r} not found in {directory}: {error.strerror}", kind=kind) from error
+        raise ToolError(f"Secret {name!r} cannot be read from {directory}: {error.strerror}", kind=kind) from error
     if len(content) > _MAX_BYTES:
         raise ToolError(f"Secret {name!r} has more than {_MAX_BYTES} bytes: store a shorter one", kind="resource")
     return content.removesuffix(b"\n").removesuffix(b"\r")

@@ -248,7 +248,7 @@ def _own_settings(fields: Any, found: Mapping[str, Any]) -> dict[str, str]:
         if name not in settings:
             raise ConfigurationError(f"no {name!r}; give it, or 'auth' with a credential of type snowflake", field=name)
     if not _given_secrets(settings) and "authenticator" not in settings:
-        problem = "Password is required for Snowflake authentication, or a 'private_key'"
+        problem = "Password is required for Snowflake authentication; give 'password' or 'private_key'"
         raise ConfigurationError(problem, field="password")
     return settings
 

@@ -75,7 +75,8 @@ def _parse_task(index: int, entry: JsonValue) -> Task:
     elif "name" in entry:
         raise ConfigurationError(f"task_sequence: task {entry['name']!r} missing required 'kind' field")
     else:
-        raise ConfigurationError(f"task_sequence: task[{index}] must have exactly one labeled entry (got {len(entry)})")
+        entries = "exactly one labeled entry: {label: {kind: ...}}"
+        raise ConfigurationError(f"task_sequence: task[{index}] must have {entries} (got {len(entry)})")
     if not isinstance(tool.get("kind"), str):
         raise ConfigurationError(f"task_sequence: task {label!r} missing required 'kind' field")
     if tool.get("name") == label:  # the label, not a field of the tool
@@ -104,9 +105,8 @@ def _parse_task(index: int, entry: JsonValue) -> Task:
 def _object(label: str, name: str, task: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
     value = task.get(name)
     if value is not None and not isinstance(value, Mapping):
-        raise ConfigurationError(
-            f"task_sequence: task {label!r}: {name!r} must be an object, not {type(value).__name__}"
-        )
+        text = f"task_sequence: task {label!r}: {name!r} must be an object, not {type(value).__name__}"
+        raise ConfigurationError(text)
     return value or {}
 
 

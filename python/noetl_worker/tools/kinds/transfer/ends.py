@@ -91,10 +91,10 @@ class TransferSource(_EndConnection):
     def __post_init__(self) -> None:
         if self.type in ("postgres", "duckdb", "snowflake") and not (self.query or "").strip():
             raise ConfigurationError(
-                f"field 'query' is missing: the SELECT of a {self.type} source", field="query", reason="missing"
+                f"field 'query' is missing: give the SELECT of the {self.type} source", field="query", reason="missing"
             )
         if self.type == "http" and not self.url:
-            raise ConfigurationError("Source URL required for HTTP transfer", field="url", reason="missing")
+            raise ConfigurationError("Source URL required for HTTP transfer: give 'url'", field="url", reason="missing")
         if self.type == "http":
             http_address(str(self.url), "url", "http")
             http_request.parse_method(self.method)
@@ -118,7 +118,7 @@ class TransferTarget(_EndConnection):
 
     def __post_init__(self) -> None:
         if not self.table.strip():
-            raise ConfigurationError("Target table name required", field="table", reason="missing")
+            raise ConfigurationError("Target table name required: give 'table'", field="table", reason="missing")
         if self.type == "duckdb" and not self.database:
             raise ConfigurationError(
                 "a DuckDB target is a file: name it in 'database'", field="database", reason="missing"
@@ -189,7 +189,7 @@ def decode_end(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
         known.setdefault("database", known["connection_string"])
     try:
         if "table" in fields.field_names(model_class) and not known.get("table"):
-            raise ConfigurationError("Target table name required", field="table", tool=where)
+            raise ConfigurationError("Target table name required: give 'table'", field="table", tool=where)
         end: EndT = fields.decode(where, model_class, known, given)
     except ConfigurationError as error:
         ignored = unread(name, kind, given) if kind and kind in _READ else []

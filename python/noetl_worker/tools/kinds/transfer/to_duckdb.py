@@ -121,7 +121,7 @@ class DuckdbWriter(Writer):
         }
         if not found:
             missing = f"transfer: target table {self._plan.target.table!r} does not exist"
-            raise ConfigurationError(f"{missing}, and no row says which columns it has: create it first")
+            raise ConfigurationError(f"{missing}, and without rows its columns are unknown: create it first")
         lines = [f"{identifier(name)} {kind}" for name, kind in found.items()]
         if self._plan.mode == "upsert":
             keys = matched(self._plan.target.table, self._plan.keys, columns)

@@ -143,7 +143,9 @@ class TransferConfig:
 
 def _check_direction(kind: str | None, target: TransferTarget) -> None:
     if kind not in transfer_sources.READERS or target.type not in _WRITERS:
-        raise ConfigurationError(f"Unsupported transfer direction: {kind} to {target.type}", field="target.type")
+        known = f"sources: {', '.join(transfer_sources.READERS)}; targets: {', '.join(_WRITERS)}"
+        problem = f"Unsupported transfer direction: {kind} to {target.type}; {known}"
+        raise ConfigurationError(problem, field="target.type")
 
 
 def _check_files(source: TransferSource, target: TransferTarget, settings: ToolSettings) -> None:

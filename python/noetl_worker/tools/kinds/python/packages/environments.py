@@ -86,7 +86,7 @@ class PackageEnvironments:
         key = await self._build(store, recipe, wanted, interpreter, context, deadline)
         with store.in_use(key) as path:
             if path is None:
-                text = "the packages were removed while they were installed: run the step again"
+                text = "the installed packages were removed before the step used them: run the step again"
                 raise ToolError(text, kind="process", retryable=True)
             yield str(path / "bin/python")
 
@@ -154,7 +154,7 @@ class PackageEnvironments:
         if given:
             text = f"{given!r} is no {version}; name another one, or leave `python` out"
         else:
-            text = f"no interpreter of this worker is {version}; have the operator add one to NOETL_WORKER_PYTHONS"
+            text = f"this worker has no interpreter for {version}; ask the operator to add one to NOETL_WORKER_PYTHONS"
         raise ConfigurationError(text, field="deps.python", tool="python")
 
     async def _inspected(self, path: str) -> Interpreter | None:

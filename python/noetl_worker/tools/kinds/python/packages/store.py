@@ -137,7 +137,7 @@ class PackageStore:
         try:
             while not _locked(lock, fcntl.LOCK_EX):
                 if deadline is not None and time.monotonic() > deadline:
-                    text = "another build of packages took all of the command's time: run the step again"
+                    text = "the command's time ended while another installation of packages ran: run the step again"
                     raise ToolError(text, kind="timeout", retryable=True)
                 await asyncio.sleep(_LOOK_AGAIN_S)
             await finished_off_loop(partial(_remove_all, list(self._building.glob("*"))))  # left by killed builds

@@ -50,9 +50,7 @@ class Uv:
     def __init__(self, run: Run, directory: Path, config: str, mode: str, deadline: float | None) -> None:
         program = uv_program()
         if program is None:
-            text = (
-                "packages need uv, which is not on this worker: pip install 'noetl-worker[packages]', or put it on PATH"
-            )
+            text = "packages need uv, which this worker lacks: pip install 'noetl-worker[packages]', or put uv on PATH"
             raise ConfigurationError(text)
         self._run, self._program, self._directory, self._deadline = run, program, directory, deadline
         self._mode = ["--only-binary", ":all:"] if mode == "wheels" else []

@@ -63,10 +63,10 @@ def wanted_packages(deps: Mapping[str, Any], code: str) -> WantedPackages | None
     if given is not None and deps.get("venv_path"):
         raise _wrong("'packages' and 'venv_path' name two environments; keep one of them", "deps.packages")
     if block and given is not None:
-        raise _wrong("'packages' stand in the code's `# /// script` block too; keep one of them", "deps.packages")
+        raise _wrong("'packages' is given, and the code has a `# /// script` block too; keep one", "deps.packages")
     if given is None and python is not None:
         raise _wrong(
-            "'python' in 'deps' belongs to 'packages': give both, or choose an interpreter with the field 'python'",
+            "'python' works only with 'packages': give 'packages' too, or use the step's own field 'python'",
             "deps.python",
         )
     if block:
@@ -80,7 +80,7 @@ def _listed(given: Any) -> list[tuple[str, Any]]:
     lists = [(f".{name}", one) for name, one in given.items()] if isinstance(given, Mapping) else [("", given)]
     for name, one in lists:
         if not isinstance(one, list):
-            text = f"'packages' must be a list of requirements (or lists by a name), not {type(one).__name__}"
+            text = f"'packages' must be a list of requirements, or an object of lists, not {type(one).__name__}"
             raise _wrong(text, f"deps.packages{name}")
     return [(f"{name}[{index}]", text) for name, one in lists for index, text in enumerate(one)]
 
@@ -92,7 +92,7 @@ def _from_block(blocks: list[str]) -> WantedPackages | None:
     try:
         found = _tomllib.loads(text)
     except ValueError as error:
-        raise _wrong(f"it is no TOML: {error}", "code") from None
+        raise _wrong(f"the text is not TOML: {error}", "code") from None
     given = found.get("dependencies", [])
     if not isinstance(given, list):
         raise _wrong("'dependencies' must be a list", "code")
