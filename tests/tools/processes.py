@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -85,18 +86,17 @@ def children_of(pid: int) -> list[str]:
 
 
 class PeakMemory:
-    """`with PeakMemory() as peak: ...; peak.grown_mib`: how far this process grew over where it began (Linux)."""
+    """`with PeakMemory() as peak: ...; peak.grown_mib`: the most that Python had allocated at one time, over the start.
+
+    This is an exact count. The resident memory depends also on what the heap kept of earlier tests.
+    """
 
     def __enter__(self) -> PeakMemory:
         gc.collect()
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
-        self._before = _status_kib("VmRSS")
+        tracemalloc.start()
+        self._before = tracemalloc.get_traced_memory()[0]
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.grown_mib = (_status_kib("VmHWM") - self._before) / 1024
-
-
-def _status_kib(name: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name + ":"))
-    return int(line.split()[1])
+        self.grown_mib = (tracemalloc.get_traced_memory()[1] - self._before) / (1 << 20)
+        tracemalloc.stop()
