@@ -70,7 +70,7 @@ class Executor:
             self.traces.begin(progress, delivery, notification)
         if (
             (pools := self.pools) is not None
-            and (notification.pool or delivery.subject) not in pools.needs_no_check  # most commands need no `refusal`
+            and (notification.pool or delivery.subject) not in pools.needs_no_check  # usual pools need no closer look
             and (refusal := pools.refusal(notification.pool, delivery.subject)) is not None
         ):
             if refusal.is_passed_over:

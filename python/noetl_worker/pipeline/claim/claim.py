@@ -41,7 +41,7 @@ async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimAns
 
 def read_claim(answer: Response, dialect: Dialect) -> ClaimAnswer:  # noqa: RET503 - the last row does not return
     """Return the meaning of the plane's HTTP answer to a claim, as a ClaimAnswer. docs/delivery.md has the table of all
-    answers (protocol/claim.md)."""
+    answers, and protocol/claim.md the evidence."""
     status = answer.status
     if status in (200, 201):
         return _read_success(answer)

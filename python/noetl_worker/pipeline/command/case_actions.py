@@ -1,7 +1,7 @@
 """The stage `deciding`: finds the first case whose conditions hold for the tool's result
 (protocol/conditions.md#cases).
 
-Cases are evaluated for a result that the tool returned, of a success or of a failure. A tool that raised an error has
+Cases are evaluated when the tool returned a result, whether a success or a failure. A tool that raised an error has
 no result, and its command fails without cases. This module runs only the action `set_var`, before the terminal events
 are sent. A failed `set_var` fails the command. `results.report` makes the report from the decision.
 """

@@ -43,7 +43,7 @@ def match_cases(
             Anything but a list counts as no cases.
         variables: values by name, for a condition whose left side is a variable's name (`left: count`). A left side
             like `result` or `result.rows` reads the tool's result from `data`.
-        data: the tool's `data` (not its envelope); None when the tool returned none.
+        data: the tool's `data`, without status and error; None when the tool returned none.
         render: renders one side of a condition (a template, or a JSON value with templates) to a JSON value. Templates
             should see the tool's data as `result`. A side is rendered only when needed, the left side first.
 

@@ -63,8 +63,8 @@ class WorkerServices:
     slots: Slots
     warned: Warned = field(default_factory=Warned)
     machine: Gate = field(default_factory=partial(Gate, 1))
-    """Limit on the number of commands that this worker runs at one time. A shortage of memory, processes or descriptors
-    on this machine lowers the limit."""
+    """Limit on the number of commands that this worker runs at one time; by default 1, for a command that is run alone.
+    A shortage of memory, processes or descriptors on this machine lowers the limit."""
     starts: StartNotes | None = None
     """Counter of a command's starts over all its deliveries, to find a command that crashes its workers. None if starts
     are not counted."""
@@ -122,16 +122,15 @@ class ClaimedCommand:
         the command's id as text (protocol/notification.md#message)."""
 
     async def _possible_starts(self, noted: int) -> int:
-        """Return how many of the command's recorded starts may be true. Other programs may have added false records, so
-        the worker ignores records above the largest possible number of starts.
+        """Return how many of the command's recorded starts can be genuine. Other programs may have added false records,
+        so the worker ignores records above the largest possible number of starts.
 
-        `run` records a start at each delivery of an ordinary message except the first. So the largest possible number
-        is the number of earlier deliveries without the first.
+        If the Python plane has published the message again for a command whose worker died, the message is a copy
+        (`_is_copy`). `run` records a start at each delivery of a copy. For any other message, `run` records none at the
+        first delivery. So the largest possible number is `num_delivered - 1` for a copy, else `num_delivered - 2`.
 
-        A copy (`_is_copy`) is a further message, which the Python plane publishes for a command whose worker died.
-        `run` records a start at each delivery of a copy, even the first. The command's other messages may have caused
-        starts too. So the largest possible number is the larger of two numbers: the copy's earlier deliveries, and the
-        command's earlier claims on the plane.
+        Other messages of the same command may have caused starts too. So for a copy, the number of earlier claims on
+        the plane counts instead if it is larger.
 
         Args:
             noted: number of starts recorded in `StartNotes`.
@@ -158,7 +157,7 @@ class ClaimedCommand:
 
         If the worker's stop ends a stage before `reporting`, return the nak that returns the command. If no worker
         could claim the command again, report a failure instead. If the stop ends `reporting` before the plane has
-        accepted the outcome, return a nak in any case: the outbox has the outcome.
+        accepted the outcome, return a nak in any case: the outcome is in the outbox, or the command runs again.
         """
         progress = self.progress
         try:
@@ -174,7 +173,7 @@ class ClaimedCommand:
                 return await handover.return_claimed(self._events, self.services.identity, self._ownership)
             progress.enter(Stage.REPORTING, is_issuing=self._events.is_issuing)
             return report if isinstance(report, Disposition) else await self._report(report)
-        except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has the terminal events
+        except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has the events, if it is in use
             progress.absorb(stop)
             return acknowledge.interrupted(self.plane.dialect, self._ownership.age_s, self._ownership.lease_s)
         finally:
@@ -301,9 +300,9 @@ def _may_belong_to_another(plane: Plane, delivery: Delivery, keepalive: InProgre
     """Return True if another process may have claimed this command. The worker must then ask the plane before it
     reports the outcome.
 
-    The Rust plane grants a second claim with the same WORKER_ID at any time. So at a second delivery, an earlier
-    process may still send an outcome of this command from its outbox (seen: two outcomes). This is a function, not a
-    method: a command that holds its own method is a reference cycle, which only the garbage collector frees.
+    The Rust plane grants a second claim with the same WORKER_ID at any time. So this process may get a command at a
+    second delivery while an earlier process's outcome is still in an outbox (seen: two outcomes). This is a function,
+    not a method: a command that holds its own method is a reference cycle, which only the garbage collector frees.
     """
     is_again = plane.rules.accepts_same_worker and delivery.num_delivered > 1
     return is_again or keepalive.is_expired(delivery.reply, now)

@@ -41,8 +41,8 @@ reference, or parses a JSON string. The new value may again be a reference or a 
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
 _MOST_COMPARED: Final = 10_000_000
-"""Largest number of string comparisons for one command, about a second of work. The comparisons find strings with
-template marks that came from data, and so are not templates."""
+"""Largest number of string comparisons for one command, about a second of work. The comparisons find strings
+that have template marks but are data, not templates."""
 _TOO_MANY_TEMPLATES: Final = (
     "this command's fields and variables have too many different texts with template marks ({{ or {%), and the worker "
     "cannot tell which texts are data: pass fewer of them to one step, or let the tool read the texts from their source"
@@ -120,7 +120,7 @@ async def hydrate(
     cases = _cases(context, config)
     if redacted:
         await off_loop(command.size, partial(check_given, [config, given, cases]))
-    if marks.templates and "tasks" not in config:  # the plane does not render the tasks of a list
+    if marks.templates and "tasks" not in config:  # the tasks of a list are templates
         config, given = await _with_data_marked([config, given], variables, command.size)
     if marks.references:
         variables = await fill_referred_results(variables, [config, given], cases, command, plane, redacted)
@@ -322,8 +322,8 @@ def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence
 
 
 def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
-    """Return the command's id as the notification has it: a number or a string. The planes compare ids in this form
-    (protocol/notification.md#message). If the claim's metadata (`meta`) has another id, return the metadata's id."""
+    """Return the command's id as the notification has it: as a number or as a string, because the planes distinguish
+    the two (protocol/notification.md#message). If the claim's metadata (`meta`) has a different id, return that id."""
     command_id = envelope.command_id
     from_meta = meta.get("command_id")
     if from_meta == command_id:

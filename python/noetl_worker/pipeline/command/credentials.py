@@ -1,7 +1,8 @@
 """Resolution of credential aliases and keychain references to secrets, just before the tool runs.
 
 A secret never enters a stored context. A secret that cannot be resolved never becomes an empty text: the command fails
-with an error that names the secret. Only a missing keychain entry may become null. A secret given to a tool is redacted
+with an error that names the secret. Only a missing keychain entry is null in a reference, and undefined in a
+template. A secret given to a tool is redacted
 in everything that leaves the worker, unless the secret is too weak: a short text or a common word.
 
 A cached secret is given only to commands with the same cache key. The key of a credential contains the execution's id,
@@ -101,8 +102,8 @@ class CommandCredentials:
         return await off_loop(size, partial(_with_secrets, value, secrets)) if secrets else value
 
     async def keychain_values(self, names: set[str]) -> dict[str, JsonValue]:
-        """Return the value of the variable `keychain` in templates. A missing keychain entry is undefined there
-        (`MissingSecret`), and never renders to an empty string as other undefined variables may.
+        """Return the value of the variable `keychain` in templates. In it, a missing keychain entry is undefined
+        (`MissingSecret`). Other undefined variables may render to an empty string; this one never does.
 
         Args:
             names: the keychain entries that the templates name.

@@ -144,7 +144,7 @@ class Dispatch:
         may_name_secrets = marks.secrets and (marks.templates or read_marks(text).secrets)
         # The registry does not cache a checked config with secrets. `add_inline` may miss a secret, so a config also
         # counts as having one if its text has a word like `password`, or an `@`, which may end the password in a URL.
-        # `read_marks` also takes `://` for a sign of a secret, so it is removed first.
+        # `read_marks` takes each `://` for a sign of a secret. A URL without `@` has no password, so `://` is removed.
         has_words = may_name_secrets and (
             marks.templates or b"@" in text or read_marks(text.replace(b"://", b"")).secrets
         )

@@ -9,8 +9,8 @@ from noetl_worker.models.tool_result import ToolResult
 
 _REPEATED_CHARS: Final = 4
 """Length, in characters, from which the text of an exception's cause is checked for repetition. A failure's message
-leaves the text out if an earlier part of the message contains it. A shorter text is never left out, because an earlier
-part may contain it by chance."""
+leaves the text out if an earlier part of the message contains it. A shorter text is left out only if it equals an
+earlier part, because a part may contain it by chance."""
 
 
 def make_failure(error: BaseException) -> ToolResult:

@@ -1,8 +1,8 @@
 """Return of commands to the stream, and the check that a claim still belongs to this worker.
 
 Commands are returned when the worker stops, or when this machine lacks resources (`return_unstarted`). An interrupted
-command has not failed, so the worker returns the command. Only a command that no worker could claim again is reported
-as failed. If the outcome of a command is already being sent, no second outcome is sent because of the stop.
+command has not failed, so the worker returns the command. A command is reported as failed if no worker could claim the
+command again, or if its message is old. A stop adds no second outcome while an outcome is already being sent.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ MAX_UNKNOWN_TRIES: Final = 10
 log = structlog.get_logger("noetl_worker.handover")
 _AGE_ADVICE: Final = (
     "set NOETL_COMMAND_REAPER_HEALTHY_HARD_TIMEOUT_SECONDS of the control plane above the longest timeout of commands. "
-    "The plane gives a claim of this age to any worker, so the command may run twice. This outcome is reported"
+    "The plane gives a claim of this age to any worker, so the command may run twice. This worker still reports its "
+    "outcome"
 )
 
 
@@ -85,8 +86,8 @@ class ClaimOwnership:
 
         ClaimLost is also raised when the plane keeps refusing the claim, or keeps answering that it knows no such
         command (a lost or restored database). ClaimLost is not raised when the plane gave the command to another worker
-        only because this worker's claim is old. Both workers then report, and the plane accepts the first outcome. The
-        other worker's claim may become too old too: if each worker gave up, the plane would get no outcome.
+        only because this worker's claim is old. Both workers then report, and the plane accepts the first outcome. This
+        worker does not give up, because the other claim may grow too old as well, and nobody would report.
         """
         tries = 0
         while True:

@@ -3,8 +3,8 @@
 The child spans are `claiming`, `running KIND`, `deciding`, `reporting` and `answering`. Names and attributes follow
 OpenTelemetry's messaging conventions. The trace continues the notification's `traceparent` (a header, or a field of
 `trace` in the body). Without a `traceparent`, the commands of an execution share a trace, because every worker derives
-the same trace id from plane and execution. Such a trace has no common parent span, since no process would send that
-span.
+the same trace id from plane and execution. Such a trace has no common parent span, because no process runs the whole
+execution.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class DeliveryTraces:
         self._name = f"process {settings.nats_subject}"
         self._common = {
             "messaging.system": "nats",
-            "messaging.destination.template": settings.nats_subject,  # without the execution, for span names
+            "messaging.destination.template": settings.nats_subject,  # span names need few values
             "messaging.destination.subscription.name": settings.nats_consumer,
             "messaging.consumer.group.name": settings.nats_consumer,
             "messaging.client.id": client_id,

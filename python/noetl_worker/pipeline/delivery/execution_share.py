@@ -38,8 +38,8 @@ class ExecutionShare:
         self.most = max(1, int(self.slots * self.share))
         self._running: Counter[int] = Counter()
         self._last = self._other = (0, float("-inf"))
-        """Execution id and arrival time of the last message (`_last`), and of the last message before that from
-        another execution (`_other`). A recent time in `_other` is a sign that another execution waits for slots."""
+        """Execution id and arrival time of two messages: the newest message (`_last`), and the newest message of any
+        other execution (`_other`). A recent time in `_other` is a sign that another execution waits for slots."""
         self._returned, self._returned_since = 0, float("-inf")
         self._tries: dict[int, int] = {}
         """Stream sequence -> number of times this worker took the message."""

@@ -37,7 +37,7 @@ class InFlight:
 
     Args:
         remember_s: shortest time in seconds for which a finished command is remembered. Two ack_waits are enough: after
-            a lost ack, the message is redelivered within one ack_wait. A later duplicate costs one claim request, which
+            a lost ack, the message is redelivered after one ack_wait. A later duplicate costs one claim request, which
             the plane refuses (409).
     """
 
@@ -86,11 +86,10 @@ class InFlight:
         self._finished.add(command_id if type(command_id) is int else _key(command_id))
 
     def _forget_old(self, now: float) -> None:
-        """Forget commands that finished at least `remember_s` ago, all at once.
+        """Forget the older of two sets of finished commands, and begin a new set.
 
-        These are the commands that finished before the previous call of this function, because two calls are at least
-        `remember_s` apart. If the previous call was at least twice `remember_s` ago, all finished commands are old
-        enough, so all are forgotten.
+        `finish` calls this function after `remember_s` at the earliest. So the commands of the older set finished at
+        least `remember_s` ago. After twice this time, the newer set is old enough too, and both sets are forgotten.
         """
         is_older = now - self._turned_at >= 2 * self._remember_s
         self._finished_before = set() if is_older else self._finished

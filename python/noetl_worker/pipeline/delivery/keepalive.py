@@ -82,12 +82,11 @@ class InProgress:
             del self._beats[reply]
 
     def note_contact(self, sent_at: float, stale_after_s: float) -> None:
-        """Note the time of a heartbeat or registration that the plane has accepted. A new `Registration` makes the
-        first call, before the plane has accepted anything, with the present time: the seconds without a heartbeat count
-        from then.
+        """Note the time of the worker's last contact with the plane: the start of its `Registration`, then each
+        registration or heartbeat that the plane has accepted.
 
         Args:
-            sent_at: monotonic time at which the heartbeat or registration was sent.
+            sent_at: monotonic time of the contact, when its request was sent.
             stale_after_s: seconds without a heartbeat after which the plane gives this worker's claims to others. The
                 plane then accepts an outcome from either worker (protocol/claim.md#races).
         """
@@ -251,7 +250,7 @@ class Keepalive:
         self._up.set_result(None)
         try:
             await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:  # before a stop, only a bug ends a task: its error ends the thread, the worker sees it
+            for task in tasks:  # before a stop, only a bug ends a task: its error ends this thread
                 if task.done():
                     task.result()
         finally:

@@ -1,8 +1,8 @@
 """The terminal events of one command: the report of its outcome, and the requests that send the report to the plane.
 
 An event is written as JSON only when it is sent. So a row of the outbox has the report, not the events. A result that
-is too large for an event is first sent to the result store. The event set includes this request. So the outbox has the
-result too, and the command needs no slot while the request waits.
+is too large for an event is first sent to the result store. The event set sends this request too, so the outbox has the
+result, and the command needs no slot while the request waits.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def _ids_in(answer: JsonValue) -> tuple[int, ...]:
 
 @dataclass(slots=True)
 class EventSet:
-    """The requests that send a command's terminal events, in order. `sent` is the number of requests already
-    accepted."""
+    """The requests that send a command's terminal events, in order. `sent` is the number of them already accepted; a
+    request to the result store does not count."""
 
     event_id: int
     """Id of the `command.issued` event, by which the command is claimed."""
@@ -160,7 +160,7 @@ class EventSet:
             max_bytes: size in bytes of the largest batch that the plane takes.
 
         Returns:
-            True if there was a result to move.
+            True if there was a result to move or to leave out.
         """
         if not self.unstored:
             return self.rules.shrink(self.report, self.step, max_bytes)

@@ -57,8 +57,8 @@ class Outbox:
     No method raises when the disk fails.
 
     Args:
-        when: when a command's terminal events are written: `always` (before they are first sent), `on_failure` (once
-            the plane has not accepted them, or they have to wait) or `off`.
+        when: when a command's terminal events are written: `always` (before they are first sent), `on_failure`
+            (after a request that the plane has not accepted, or when they have to wait) or `off`.
         directory: the directory that the workers of a machine share.
         max_rows, max_bytes: limits. At either limit `is_full` is True, and no further row is written.
     """
@@ -179,7 +179,7 @@ class Outbox:
     def load(self, key: str) -> EventSet | None:
         """Return the event set of a row from a dead process, or None if the row is gone or cannot be read. A row that
         cannot be read is logged, and stays on disk."""
-        if key not in self._rows:  # this process ran the same claim, and its outcome was accepted meanwhile
+        if key not in self._rows:  # this process has reported the same command meanwhile
             return None
         file = self._rows[key].file
         try:

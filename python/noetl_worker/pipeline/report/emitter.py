@@ -84,7 +84,7 @@ class Emitter:
         Raises:
             ServerRefused: the plane will never accept this set.
             ClaimLost: the set was late, and the command is no longer ours.
-            Interrupted, asyncio.CancelledError: the worker stops. The rest of the set is in the outbox.
+            Interrupted, asyncio.CancelledError: the worker stops. An outbox in use has the rest of the set.
         """
         # On a Rust plane, a dead process's outcome may have the same claim as a command that this process runs. The set
         # that comes second waits for the first.
@@ -172,7 +172,7 @@ class Emitter:
                 event_set.accepted(answer.json())
                 return
             sending.count(how)
-            # Without the result store, the command would fail. So the worker waits longer for a store that is down.
+            # Without the result store the command would fail, so the worker repeats an uncertain request for longer.
             costs_result = upload is not None and not event_set.rules.inlines_unstored_results
             is_over = sending.uncertainty.is_over(STORE_UNCERTAIN_S if costs_result else UNCERTAIN_S)
             is_refused = how is SendStatus.REFUSED or (how is not SendStatus.PASSING and is_over)

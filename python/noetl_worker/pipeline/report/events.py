@@ -46,8 +46,8 @@ class CommandEvents:
     hold_s: float
     """Seconds for which `command.started` is held back. A command that ends earlier needs no request for this event."""
     free_slot: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Function that returns a context manager (Slots.waiting). The command gives up its slot with it while the
-    terminal events wait on disk, and while the request with the last event is slow."""
+    """Function that returns a context manager (Slots.waiting), which gives up the command's slot while it is open. The
+    emitter opens it while the terminal events wait on disk, and while the request with the last event is slow."""
     warned: Warned = field(default_factory=Warned)
     """Warnings already logged. A repeated warning about the same step of a playbook is logged at level debug."""
     _is_held: bool = field(default=False, init=False)

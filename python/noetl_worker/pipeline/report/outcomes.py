@@ -31,11 +31,10 @@ class Outcomes(Protocol):
         processes the events of this request."""
 
     async def is_stored(self, plane: Plane, event_set: EventSet) -> bool:
-        """Return whether the plane has stored the events of a request to which the worker got no answer. If so, mark
-        the request as accepted.
+        """Return whether the plane has stored the events of a request to which the worker got no answer.
 
-        Return True also for a batch that the Python plane has stored but will never process. If such a batch can be
-        replaced, the set's next request is then the replacement, which is still to be sent.
+        If True, the set has changed in one of two ways. Usually the request is marked as accepted. If the Python plane
+        will never process the stored batch, the set's next request is a replacement of the batch, if there can be one.
         """
 
     async def stop(self) -> None: ...

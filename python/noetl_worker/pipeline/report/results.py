@@ -126,8 +126,8 @@ def _add_details(command: Command, result: ToolResult, report: Report, rules: Fi
 def _add_notes(report: Report, notes: Mapping[str, JsonValue], rules: FitRules) -> bool:
     """Add notes to a report, if an event has room for them beside the report's context. Return False if it has not.
 
-    Notes are for people, not for a playbook's templates. Only in the result of a loop, templates can read the notes
-    of the loop's items (`_add_details`).
+    Notes are for people, not for a playbook's templates. But the Python plane puts the notes of a loop's items into the
+    loop's result, which templates can read. So `_add_details` adds tries to an item only if one of them failed.
     """
     if not json_text.fits(json_text.dumps([report.context, notes]), rules.max_bytes):
         return False

@@ -63,7 +63,7 @@ class Sending:
         self.tries += 1
         if how is SendStatus.UNCERTAIN:
             self.uncertainty.add()
-        else:  # uncertain answers count as a refusal only if nothing else, such as an outage, comes between
+        else:  # only uncertain answers in a row count as a refusal
             self.uncertainty.reset()
 
     def reset(self) -> None:

@@ -62,7 +62,7 @@ class _Json:
         values."""
         raw = data.encode() if isinstance(data, str) else data or b""
         if sum(map(raw.count, (b",", b"[", b"{"))) > _MOST_VALUES:
-            raise UnreadableAnswer(f"an answer of NATS has more than {_MOST_VALUES:,} JSON values: {_IS_NATS}")
+            raise UnreadableAnswer(f"the server's answer has more than {_MOST_VALUES:,} JSON values: {_IS_NATS}")
         try:
             found = json.loads(raw)
         except (ValueError, RecursionError) as error:

@@ -88,8 +88,8 @@ async def is_stored(plane: Plane, event_set: EventSet) -> bool:
             "execution_check_failed",
             **event_set.log_ids(),
             error=str(error),
-            advice="do nothing: the control plane has an end of this command already, so this outcome is dropped. Only "
-            "the check of the execution's events failed",
+            advice="do nothing: without the execution's events, the worker cannot tell whether the control plane has "
+            "this outcome already",
         )
         return False
     ours = {
