@@ -285,7 +285,7 @@ class Message:
 
     reply, subject, headers, num_delivered, tries, received_at = "r", "noetl.commands", None, 1, 1, 0.0
     message_id = "noetl_commands-1-1"
-    wall_offset_s = published_at = 0.0
+    stored_at = 0.0
 
     def __init__(self, body: bytes, sequence: int) -> None:
         self.data = body

@@ -50,7 +50,7 @@ class Beats:
 
 class Delivery:
     reply, subject, stream_sequence, num_delivered, tries, received_at = "r", "noetl.commands", 1, 1, 1, 0.0
-    published_at = wall_offset_s = 0.0
+    stored_at = 0.0
 
     def __init__(self, data: bytes) -> None:
         self.data = data

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -96,14 +95,13 @@ class Progress:
     def spent(self) -> dict[str, object]:
         """Return log fields: the command's attempt and deliveries, and its seconds in the queue, in the claim, in
         preparing and in the tool, as far as known."""
-        delivery, command, now = self.delivery, self.command, time.monotonic()
+        delivery, command = self.delivery, self.command
         if delivery is None or command is None:
             return {}
-        waited_s = now - delivery.received_at
         found: dict[str, object] = {
             "attempt": command.attempt,
             "deliveries": delivery.num_delivered,
-            "queued_s": round(max(0.0, delivery.age_s() - waited_s), 3),
+            "queued_s": round(delivery.received_at - delivery.stored_at, 3),
             "claim_s": round(self.claimed_at - delivery.received_at, 3),
         }
         if self.tool_at:

@@ -239,7 +239,7 @@ class ClaimedCommand:
             self.progress.tool_at, self.progress.tool_s = dispatch.ran_at, dispatch.ran_s
             if dispatch.ran_at:
                 waited = metrics.SCHEDULE_TO_START.series[self.services.settings.pool_name, command.kind]
-                waited.observe(dispatch.ran_at + self.delivery.wall_offset_s - self.delivery.published_at)
+                waited.observe(dispatch.ran_at - self.delivery.stored_at)
         if not is_handled and (report.error is not None or result.status is not ToolStatus.SUCCESS):
             self._log_failure(command, result, report, self._rules(dispatch))
         return report

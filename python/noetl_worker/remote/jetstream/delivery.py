@@ -37,10 +37,10 @@ class Delivery:
         "published_at",
         "received_at",
         "reply",
+        "stored_at",
         "stream_sequence",
         "subject",
         "tries",
-        "wall_offset_s",
     )
 
     def __init__(self, client: Client, message: Msg, received_at: float, *, wall_offset_s: float) -> None:
@@ -51,7 +51,6 @@ class Delivery:
             wall_offset_s: wall-clock time minus monotonic time, in seconds.
         """
         self._client = client
-        self.wall_offset_s = wall_offset_s
         self.data: bytes = message.data
         self.headers: Mapping[str, str] | None = message.headers
         self.subject: str = message.subject
@@ -69,6 +68,13 @@ class Delivery:
             self.published_at = int(fields[5]) / 1e9
         except (IndexError, ValueError):
             raise JetStreamError(f"not a JetStream delivery (reply subject {message.reply!r})") from None
+        self.stored_at = min(self.published_at - wall_offset_s, received_at)
+        """Monotonic time at which the stream stored the message. A jump of this machine's wall clock does not change
+        the value.
+
+        Otherwise a fresh message would look old after a jump. One server error would then make the message a dead
+        letter. The value is never after `received_at`, even if the server's clock is ahead of this machine's.
+        """
         self.tries = self.num_delivered
         """Number of times that this worker took the message to run its command. A delivery that the worker returned
         because the execution already used its limit of slots does not count. Until `ExecutionShare` sets this value, it
@@ -82,13 +88,8 @@ class Delivery:
         return cls(Client(), Msg(_client=Client(), reply=reply), now, wall_offset_s=time.time() - now)
 
     def age_s(self) -> float:
-        """Return the seconds since the stream stored the message. A jump of this machine's wall clock does not change
-        the result.
-
-        Otherwise a fresh message would look old after a jump. One server error would then make the message a dead
-        letter.
-        """
-        return max(0.0, time.monotonic() + self.wall_offset_s - self.published_at)
+        """Return the seconds since the stream stored the message."""
+        return time.monotonic() - self.stored_at
 
     @property
     def undelivered(self) -> int:
