@@ -37,7 +37,7 @@ async def done(
 
 def warnings(lines: list[Any]) -> list[tuple[str, str]]:
     found = [line for line in lines if line["event"] == "result_stored_in_memory"]
-    assert all("let the step return less" in line["advice"] for line in found)
+    assert all("Let the step return less" in line["advice"] for line in found)
     return [(line["step"], line["log_level"]) for line in found]
 
 

@@ -210,4 +210,6 @@ async def test_second_delivery_of_a_command_in_flight_is_a_line_too() -> None:
     scene.execution.services.in_flight.enter("a", 1)
     with capture_logs() as lines:
         await ended(scene)
-    assert [line["disposition"] for line in lines if line["event"] == "message_answered"] == ["redelivered"]
+    assert [line["disposition"] for line in lines if line["event"] == "message_answered"] == [
+        "answered_by_other_delivery"
+    ]

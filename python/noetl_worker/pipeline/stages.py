@@ -80,7 +80,7 @@ class Progress:
     has_line: bool = False
     """True if the command's failure was logged. The line `command_finished` is then not logged."""
     listener: StageListener | None = None
-    """The recorded trace of the delivery. None if the trace is not recorded."""
+    """Object that is told each new stage: the recorded trace of the delivery. None if no trace is recorded."""
     disposition: Disposition | None = None
     """The answer to JetStream. None if there is none yet, or if another delivery of the message is answered instead."""
     _interrupt: Callable[[], None] | None = field(default=None, init=False)

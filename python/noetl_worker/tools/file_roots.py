@@ -41,8 +41,8 @@ def _real(path: str) -> Path:
 
 
 def _is_shared(real: Path, settings: ToolSettings) -> bool:
-    """Return True if playbooks write files in a directory above this path: a file root, or the home, working, data or
-    temporary directory."""
+    """Return True if the path is in, or is itself, a directory in which playbooks may write files. These are the file
+    roots and the home, working, data and temporary directories."""
     home = os.path.expanduser("~")  # noqa: PTH111 - Path's raises where the user has no home
     named = (home, settings.data_dir, settings.duckdb_extension_directory, settings.artifact_root)
     shared = {tempfile.gettempdir(), str(Path.cwd()), *filter(None, named)}

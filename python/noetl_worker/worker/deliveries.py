@@ -170,7 +170,9 @@ class Deliveries:
                 if self.lines.is_debug:
                     ids = progress.log_ids()
                     sequence = delivery.stream_sequence
-                    log.debug("message_answered", disposition="redelivered", stream_sequence=sequence, **ids)
+                    log.debug(
+                        "message_answered", disposition="answered_by_other_delivery", stream_sequence=sequence, **ids
+                    )
                 return
             await self._answer(settle, delivery, disposition, progress)
         finally:

@@ -20,8 +20,9 @@ from noetl_worker.engine.pure.code_points import normalized
 
 SIZE_LIMIT: Final = 10 * 2**20
 SURE_SIZE: Final = SIZE_LIMIT * 4 // 5
-"""Largest size in bytes at which a pattern with classes, such as `\\w`, is certainly within the `regex` crate's limit.
-The margin is for newer Unicode tables, which make classes larger: by at most 21 % (`\\p{Lm}`) since Python 3.10."""
+"""Largest size in bytes that this module may compute for a pattern with classes, such as `\\w`. The pattern is then
+within the `regex` crate's limit, although the crate's newer Unicode tables make classes larger than this Python's: by
+at most 21 % (`\\p{Lm}`) since Python 3.10."""
 _STATE, _EDGE, _BRANCH = 32, 8, 4  # bytes of a state, of an entry in a byte table, of a branch of a fork
 _LAST_ALIKE: Final = (0x7F, 0x7FF, 0xD7FF, 0xDFFF, 0xFFFF)
 """Last character of each range in which all characters have the same length in UTF-8. Surrogates are a range of their

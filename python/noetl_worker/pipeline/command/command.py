@@ -31,9 +31,10 @@ from noetl_worker.text.templates.template import PlainText, has_template
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
-"""Key of a reference that a claim's answer of the Rust plane may have in place of a command's context. The plane stores
-a context over 512 kB in its result store, and fills it in when it answers the claim. If it fails to read the store at
-that moment, the answer has the reference (source of server 3.54.0), and the worker asks the store for the context."""
+"""Key under which the Rust plane's answer to a claim may have a reference instead of the command's context. The plane
+stores a context over 512 kB in its result store, and puts it into the answer to the claim. If the plane fails to read
+the store at that moment, the answer has the reference (source of server 3.54.0). The worker then asks the store for the
+context."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
 """Number of look-ups after which the worker refuses a field of a command. Each look-up fetches the value behind a
@@ -120,13 +121,13 @@ async def hydrate(
     cases = _cases(context, config)
     if redacted:
         await off_loop(command.size, partial(check_given, [config, given, cases]))
-    if marks.templates and "tasks" not in config:  # the tasks of a list are templates
+    if marks.templates and "tasks" not in config:  # the worker renders the templates of a list of tasks
         config, given = await _with_data_marked([config, given], variables, command.size)
     if marks.references:
         variables = await fill_referred_results(variables, [config, given], cases, command, plane, redacted)
     names = plane.rules.names
     named = partial(names.make_template_names, variables, step_input)
-    if names.has_packed(variables):  # the plane may have copied packed results into the config too
+    if names.has_packed(variables):  # compressed results, which the plane may have copied into the config too
         config, given = await finished_off_loop(lambda: (_whole(config, names), _whole(given, names)))
         variables = await finished_off_loop(named)
     else:

@@ -1,9 +1,9 @@
 """Resolution of credential aliases and keychain references to secrets, just before the tool runs.
 
 A secret never enters a stored context. A secret that cannot be resolved never becomes an empty text: the command fails
-with an error that names the secret. Only a missing keychain entry is null in a reference, and undefined in a
-template. A secret given to a tool is redacted
-in everything that leaves the worker, unless the secret is too weak: a short text or a common word.
+with an error that names the secret. A missing keychain entry is an exception: a reference to it gives null, and in a
+template its name is undefined. A secret given to a tool is redacted in everything that leaves the worker, unless the
+secret is too weak: a short text or a common word.
 
 A cached secret is given only to commands with the same cache key. The key of a credential contains the execution's id,
 because the plane may have another secret of this alias for another execution. The key of a keychain entry contains the
@@ -132,8 +132,8 @@ class CommandCredentials:
             return
         whose = f"the playbook {path!r}" if path is not None else "a playbook whose path the control plane does not say"
         raise CredentialError(
-            f"credential {alias!r} is not allowed for {whose} by {_ALLOW}, which has "
-            f"{', '.join(chain.from_iterable(fitting)) or 'no alias'} for it: name an allowed credential, or have the "
+            f"credential {alias!r} is not allowed for {whose}: {_ALLOW} allows this playbook "
+            f"{', '.join(chain.from_iterable(fitting)) or 'no credential'}. Name an allowed credential, or have the "
             f"operator add {path or 'PATH'}={alias}",
             code="credential_not_allowed",
         )

@@ -8,9 +8,9 @@ from noetl_worker.errors import ToolError, describe
 from noetl_worker.models.tool_result import ToolResult
 
 _REPEATED_CHARS: Final = 4
-"""Length, in characters, from which the text of an exception's cause is checked for repetition. A failure's message
-leaves the text out if an earlier part of the message contains it. A shorter text is left out only if it equals an
-earlier part, because a part may contain it by chance."""
+"""Shortest text, in characters, that a failure's message leaves out because the text of an earlier exception of the
+chain contains it. A text of fewer characters, such as `1`, may be in another text by chance. It is left out only if it
+is the same as an earlier one."""
 
 
 def make_failure(error: BaseException) -> ToolResult:

@@ -1,8 +1,9 @@
 """Return of commands to the stream, and the check that a claim still belongs to this worker.
 
-Commands are returned when the worker stops, or when this machine lacks resources (`return_unstarted`). An interrupted
-command has not failed, so the worker returns the command. A command is reported as failed if no worker could claim the
-command again, or if its message is old. A stop adds no second outcome while an outcome is already being sent.
+A command is returned when the worker stops (`return_claimed`), or when this machine lacks resources
+(`return_unstarted`). The command has not failed, so another worker may run it. A command that no worker could claim
+again is reported as failed instead. When resources are lacking, a command with an old message is reported as failed
+too.
 """
 
 from __future__ import annotations

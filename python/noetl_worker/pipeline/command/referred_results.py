@@ -179,7 +179,7 @@ def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
     if path and path[0] in _POINTERS and path[0] in summary:
         return True
     if path and path[0] in fields_of(summary.get("data")):
-        return False  # the template means the result's own field of this name, and the preview may lack a part of it
+        return False  # the template reads a field of the result; the copy under the preview's `data` may be shortened
     at: JsonValue = summary
     for key in path:
         if isinstance(at, dict) and key in at and "_truncated" not in at:

@@ -82,7 +82,7 @@ class DeliveryTraces:
         self._name = f"process {settings.nats_subject}"
         self._common = {
             "messaging.system": "nats",
-            "messaging.destination.template": settings.nats_subject,  # span names need few values
+            "messaging.destination.template": settings.nats_subject,  # the same for all commands, as in the span's name
             "messaging.destination.subscription.name": settings.nats_consumer,
             "messaging.consumer.group.name": settings.nats_consumer,
             "messaging.client.id": client_id,

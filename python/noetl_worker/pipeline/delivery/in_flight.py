@@ -86,10 +86,10 @@ class InFlight:
         self._finished.add(command_id if type(command_id) is int else _key(command_id))
 
     def _forget_old(self, now: float) -> None:
-        """Forget the older of two sets of finished commands, and begin a new set.
+        """Forget the commands of `_finished_before`, move those of `_finished` there, and begin a new `_finished`.
 
-        `finish` calls this function after `remember_s` at the earliest. So the commands of the older set finished at
-        least `remember_s` ago. After twice this time, the newer set is old enough too, and both sets are forgotten.
+        Call this function only if the last call is at least `remember_s` ago: each forgotten command finished before
+        that call. If the last call is twice as long ago, all commands are forgotten.
         """
         is_older = now - self._turned_at >= 2 * self._remember_s
         self._finished_before = set() if is_older else self._finished

@@ -82,11 +82,11 @@ class InProgress:
             del self._beats[reply]
 
     def note_contact(self, sent_at: float, stale_after_s: float) -> None:
-        """Note the time of the worker's last contact with the plane: the start of its `Registration`, then each
-        registration or heartbeat that the plane has accepted.
+        """Note the time of the worker's last contact with the plane. A contact is a register request or heartbeat that
+        the plane has accepted. Before the first one, the time is that at which the worker found its plane.
 
         Args:
-            sent_at: monotonic time of the contact, when its request was sent.
+            sent_at: monotonic time of the contact: when the request was sent.
             stale_after_s: seconds without a heartbeat after which the plane gives this worker's claims to others. The
                 plane then accepts an outcome from either worker (protocol/claim.md#races).
         """
@@ -274,7 +274,7 @@ class Keepalive:
                 break
             except ControlPlaneError as error:
                 watch.failed(error)
-                log.debug("not_registered_yet", error=str(error))
+                log.debug("registration_delayed", error=str(error))
                 await asyncio.sleep(REGISTER_AGAIN_S)
         name = self._identity.name_for(plane.dialect)
         return Registration(plane, settings, name, watch, on_heartbeat=self.in_progress.note_contact)

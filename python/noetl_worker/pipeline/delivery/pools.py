@@ -70,9 +70,9 @@ class Pools:
                 subject=subject,
                 filters=self._settings.filters,
                 advice="check that the pool `system` has workers: only they run this command. By default a Rust plane "
-                "advances executions through such commands: it needs a system pool that runs wasm, or "
-                "NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the plane. To run playbooks whose catalog path begins with "
-                "`system/` on this worker, name the pool `system` in NOETL_WORKER_POOL_SEGMENTS",
+                "advances every execution by commands for this pool. Either start a worker in the pool that can run "
+                "wasm, or set NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the plane. To run playbooks whose catalog path "
+                "begins with `system/` on this worker, name the pool `system` in NOETL_WORKER_POOL_SEGMENTS",
             )
         cause = f"the command is for pool {SYSTEM_POOL!r}, which the settings do not name"
         return PoolRefusal(cause, is_passed_over=True)

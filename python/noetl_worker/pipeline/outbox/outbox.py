@@ -143,7 +143,7 @@ class Outbox:
             return
         try:
             self._rows[key].file.delete(key)
-        except _Trouble as error:  # the row stays: the next worker asks for the claim, and then drops the row
+        except _Trouble as error:  # the row stays; the next worker learns from the plane that it is over
             self._report(error)
         self._forget_row(key)
 

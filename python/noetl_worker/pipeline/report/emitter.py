@@ -66,7 +66,8 @@ class Emitter:
         self.issuing: Final[dict[str, bool]] = {}
         """Event sets (by key) whose last request the Rust plane is processing now. In this request the plane issues the
         next commands, so the worker should not cut the request off. The value is True if a running command waits for
-        the answer. The value is False if the outcome was left on disk or is sent again."""
+        the answer. No command waits for an outcome that a dead process left in the outbox, or for one that is sent to
+        the plane once more: then the value is False."""
 
     async def deliver(
         self,
@@ -84,7 +85,8 @@ class Emitter:
         Raises:
             ServerRefused: the plane will never accept this set.
             ClaimLost: the set was late, and the command is no longer ours.
-            Interrupted, asyncio.CancelledError: the worker stops. An outbox in use has the rest of the set.
+            Interrupted, asyncio.CancelledError: the worker stops. If the outbox is in use, the requests that are not
+                accepted yet are in it.
         """
         # On a Rust plane, a dead process's outcome may have the same claim as a command that this process runs. The set
         # that comes second waits for the first.

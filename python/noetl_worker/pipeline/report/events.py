@@ -31,8 +31,9 @@ log = structlog.get_logger("noetl_worker.events")
 _STARTED_TIMEOUT_S: Final = 5.0
 _STARTED_ADVICE: Final = "do nothing: the tool runs on, and the start is sent again with the outcome"
 _MEMORY_ADVICE: Final = (
-    "let the step return less, or see in the control plane's log why its store did not take this result (NATS takes 1 "
-    "MiB, compressed): the result is in the memory of one server of the plane only, and a restart loses it"
+    "the control plane has this result only in the memory of one server, and a restart of that server loses it. Let "
+    "the step return less: NATS stores up to 1 MiB after compression. If the result is smaller, the plane's log says "
+    "why NATS did not store it"
 )
 
 

@@ -33,8 +33,8 @@ class Outcomes(Protocol):
     async def is_stored(self, plane: Plane, event_set: EventSet) -> bool:
         """Return whether the plane has stored the events of a request to which the worker got no answer.
 
-        If True, the set has changed in one of two ways. Usually the request is marked as accepted. If the Python plane
-        will never process the stored batch, the set's next request is a replacement of the batch, if there can be one.
+        If True, the request is marked as accepted. An exception is a stored batch that the Python plane will never
+        process and that the plane lets the worker replace. The set's next request is then the replacement.
         """
 
     async def stop(self) -> None: ...

@@ -75,5 +75,5 @@ async def put_mark(connection: Connection, settings: Settings, mark: BridgeMark)
     there = fields_of(config.get("metadata"))
     if any(there.get(name) != value for name, value in metadata.items()):
         await ask(connection.client, f"STREAM.UPDATE.{stream}", {**config, "metadata": {**there, **metadata}})
-        log.info("bridge_noted_in_stream", stream=stream, bridge=mark.version, health=mark.health_url)
+        log.info("bridge_recorded_in_stream", stream=stream, bridge=mark.version, health=mark.health_url)
     return stream

@@ -47,7 +47,7 @@ async def answer_until_cancelled(
             await asked.respond(_fitting({**address, **body}, connection.client.max_payload))
         except (nats.errors.Error, OSError) as error:
             advice = "ask again: this worker is missing in one list of workers. If this lasts, check the NATS server"
-            log.warning("fleet_request_not_answered", error=describe(error), advice=advice)
+            log.warning("status_request_not_answered", error=describe(error), advice=advice)
 
     while True:
         if connection.client is not subscribed and connection.is_connected:

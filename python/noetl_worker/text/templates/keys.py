@@ -14,7 +14,8 @@ from jinja2.runtime import Undefined
 from jinja2.utils import Namespace
 
 _LONGEST: Final = 60
-"""Largest number of bits of an integer key. Many longer integers have the same hash."""
+"""Largest number of bits that an integer key may have. Python computes a hash modulo 2**61 - 1, so an attacker could
+give many longer keys with the same hash, which make each look-up slow."""
 MAX_NUMBERS: Final = 4_000
 """Largest number of numeric keys in one object. An attacker can choose numbers with different hashes whose positions in
 Python's hash table still collide. With this many keys, one look-up still costs little."""

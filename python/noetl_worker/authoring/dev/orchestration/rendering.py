@@ -198,9 +198,10 @@ _ENGINE: Final = _RustEngine()
 
 
 def _json_typed(value: JsonValue) -> JsonValue:
-    """Parse a text as JSON. Return the text unchanged if it is not JSON (protocol/command.md#rust-plane).
+    """Convert a text into the value that it has as JSON, as the Rust plane does (protocol/command.md#rust-plane).
+    Return a text that is not JSON, and any other value, unchanged.
 
-    The Rust plane converts every text in this way, even a text without a template.
+    The Rust plane does so with every text, even one without a template.
 
     `007` gives 7, `true` gives true, and an empty text gives null (recorded: braces-single, shell-true). A text that
     begins with a double quote stays unchanged. `+5`, `.5`, `5.` and `007.5` give numbers, a number beyond 64 bits gives
