@@ -147,7 +147,10 @@ def test_what_cannot_be_run_alone_says_what_there_is(playbook: Path, tmp_path: P
     run = str(dev(playbook)[0]["execution_id"])  # it fails in `each`
     assert "no such step; did you mean 'last'?" in refused(playbook, "--step", "lst").err
     assert "the run has no step last, only start, each" in refused(playbook, "--step", "last", "--run", run).err
-    assert f"no such run is stored; the newest runs are {run}" in refused(playbook, "--step", "last", "--run", "1").err
+    assert (
+        f"no run with this id is stored; the newest runs are {run}"
+        in refused(playbook, "--step", "last", "--run", "1").err
+    )
     assert "the run used --dialect python" in refused(playbook, "--step", "each", "--run", run, "--dialect", "rust").err
     assert "items are read from a run: give --run ID" in refused(playbook, "--step", "each[1]").err
     assert "name the step with --step" in refused(playbook, "--run", run).err

@@ -356,7 +356,7 @@ def test_no_kind_opens_a_file_outside_of_the_roots(
 
 def test_lake_with_roots_is_in_them(inside: Path, rooted: ToolSettings) -> None:
     """A lake's files at an address that DuckDB opens itself."""
-    with pytest.raises(ConfigurationError, match=r"'s3://b/x' is an address, which NOETL_WORKER_FILE_ROOTS excludes"):
+    with pytest.raises(ConfigurationError, match=r"'s3://b/x' is an address; NOETL_WORKER_FILE_ROOTS allows only"):
         run_tool("ducklake", placed({**LAKE, "data_path": "s3://b/x"}, root=inside), settings=rooted)
 
 

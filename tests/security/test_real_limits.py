@@ -148,5 +148,5 @@ def test_kind_is_returned_where_no_memory_is_left_for_a_thread(name: str) -> Non
 
 def test_memory_that_is_not_to_be_had_is_a_shortage(tmp_path: Path) -> None:
     """The kernel refuses memory."""
-    with pytest.raises(ResourceShortage, match="no room: MemoryError"), before_any_effect("no room"):
+    with pytest.raises(ResourceShortage, match="to connect: MemoryError"), before_any_effect("to connect"):
         bytearray(sys.maxsize // 4)

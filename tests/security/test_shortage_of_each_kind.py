@@ -185,7 +185,7 @@ def test_call_that_was_refused_a_thread_never_runs() -> None:
     executor = ThreadPoolExecutor(2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("threading.Thread.start", refused)
-        with pytest.raises(ResourceShortage, match="no thread can be started"):
+        with pytest.raises(ResourceShortage, match="lacks resources to start a thread"):
             started(executor, lambda: ran.append("returned"))
     assert started(executor, lambda: "next").result(timeout=PATIENCE_S) == "next"
     executor.shutdown(wait=True)

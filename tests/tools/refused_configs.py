@@ -82,14 +82,14 @@ HTTP: list[tuple[dict[str, Any], str]] = [
     ({**URL, "response_type": "xml"}, "field 'response_type' must be one of 'json', 'text', 'binary', not 'xml' (str)"),
     ({**URL, "max_response_bytes": 0}, "'max_response_bytes' is 0: give 1 to 268435456"),
     ({**URL, "method": 5}, "method '5' is none of GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"),
-    ({**URL, "files": {"a": {"name": "x"}}}, "files: 'a' needs one of 'path', 'content', 'content_b64'"),
+    ({**URL, "files": {"a": {"name": "x"}}}, "files: 'a' needs exactly one of 'path', 'content', 'content_b64'"),
     ({**URL, "method": "FETCH"}, "method 'FETCH' is none of GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"),
     ({**URL, "body_b64": "%"}, "'body_b64' is not base64: Only base64 data is allowed"),
     ({**URL, "data": {"query": "a=1"}}, "'data.query' must be an object, not str"),
-    ({**URL, "files": {"f": [{"name": "x"}]}}, "files: 'f' needs one of 'path', 'content', 'content_b64'"),
+    ({**URL, "files": {"f": [{"name": "x"}]}}, "files: 'f' needs exactly one of 'path', 'content', 'content_b64'"),
     (
         {**URL, "files": {"f": {"content": "x", "content_type": "text/csv\r\nX-Evil: 1"}}},
-        "files: 'f': content_type 'text/csv\\r\\nX-Evil: 1' must be printable ASCII, as text/csv",
+        "files: 'f': content_type 'text/csv\\r\\nX-Evil: 1' must be printable ASCII, like text/csv",
     ),
     ({**URL, "files": {"f": {"content_b64": "%"}}}, "'files.f.content_b64' is not base64: Only base64 data is allowed"),
     ({**URL, "auth": {"type": "kerberos"}}, f"auth type 'kerberos' is not supported; supported: {AUTH_TYPES}"),
@@ -100,7 +100,7 @@ HTTP: list[tuple[dict[str, Any], str]] = [
         "auth source 'env' is not supported; use credential, secret or inline",
     ),
     ({**URL, "auth": {"provider": "secret_manager"}}, "auth from secret_manager needs 'key': projects/<p>/secrets/<s>"),
-    ({**URL, "client_key": "k.pem"}, "'client_key' is the key of a 'client_cert'; give that too"),
+    ({**URL, "client_key": "k.pem"}, "'client_key' needs 'client_cert', the certificate of this key; give both"),
     (
         {**URL, "proxy": "ftp://u:pw@h"},
         "'proxy' 'ftp://h' cannot be used: Unknown scheme for proxy URL URL('ftp://u:[secure]@h')",
@@ -174,14 +174,14 @@ DUCKDB: list[tuple[dict[str, Any], str]] = [
 
 LAKE = {"data_path": "d"}
 DUCKLAKE: list[tuple[dict[str, Any], str]] = [
-    ({"catalog": "f"}, "field 'data_path' is missing: the directory or s3:// prefix of the Parquet files"),
+    ({"catalog": "f"}, "field 'data_path' is missing: give the directory or s3:// prefix of the Parquet files"),
     ({**LAKE, "catalog": "f", "catalog_name": 'a"b'}, "'catalog_name' is 'a\"b': give a name of letters, digits and _"),
     ({**LAKE, "catalog": "f", "max_rows": -1}, "'max_rows' is -1: give 1 or more"),
     ({**LAKE, "catalog": "ducklake:"}, "no catalog; give 'catalog_connection', or 'auth' of type postgres or mysql"),
     ({**LAKE, "catalog": "postgresql://h:port/d"}, "the port of 'catalog_connection' is no number: give one like 5432"),
     (
         {**LAKE, "catalog": "postgres:host=h sslmode=x"},
-        "'catalog_connection' has sslmode: DuckDB cannot pass it on; leave it out",
+        "'catalog_connection' has options that cannot be passed to DuckDB: sslmode; leave them out",
     ),
     ({**LAKE, "catalog": "f", "extensions": [""]}, "extension '' is no name; write `name` or `name from repository`"),
 ]
@@ -236,7 +236,7 @@ TRANSFER: list[tuple[dict[str, Any], str]] = [
 ]
 
 JOB = {"image": "i"}
-VOLUME_FORM = "each of volumes needs 'name' and one of empty_dir, persistent_volume_claim, config_map, secret"
+VOLUME_FORM = "each of volumes needs 'name' and exactly one of empty_dir, persistent_volume_claim, config_map, secret"
 CONTAINER: list[tuple[dict[str, Any], str]] = [
     ({}, "image is required"),
     (
@@ -263,11 +263,11 @@ CONTAINER: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"image": "i", "env": [{"name": "X", "vlaue": "v"}]},
-        "container env var 'X' needs value or value_from; beside its name there is vlaue",
+        "container env var 'X' has vlaue beside its name; give value or value_from, and nothing else",
     ),
     (
         {"image": "i", "volumes": [{"name": "v", "hostPath": {"path": "/"}}]},
-        "each of volumes needs 'name' and one of empty_dir, persistent_volume_claim, config_map, secret",
+        "each of volumes needs 'name' and exactly one of empty_dir, persistent_volume_claim, config_map, secret",
     ),
     (
         {"image": "i", "runtime": {"env": [1]}},

@@ -102,7 +102,10 @@ async def test_readers_of_a_file_have_it_together(file: str, registry: Registry)
             {"database": "DIR/none.duckdb", "read_only": True},
             "duckdb: there is no database file 'DIR/none.duckdb' to read: name another one",
         ),
-        ({"read_only": True}, "duckdb: 'read_only' is for a 'database' file: name one"),
+        (
+            {"read_only": True},
+            "duckdb: 'read_only' needs a database file: name one in 'database', or leave 'read_only' out",
+        ),
     ],
 )
 def test_database_that_cannot_be_is_a_mistake_of_the_config(tmp_path: Path, config: Any, message: str) -> None:

@@ -228,7 +228,8 @@ async def test_endpoint_that_says_no_is_told_with_its_reason(server: ToolServer)
     server.routes["/token"] = lambda seen: as_json(said, 401)
     with pytest.raises(CredentialError) as caught:
         await many(server, [{"auth": oauth2(server)}])
-    assert str(caught.value) == f"http: {server.url('/token')} gives no token: HTTP 401 (invalid_client: unknown)"
+    expected = f"http: {server.url('/token')} gives no token or secret: HTTP 401 (invalid_client: unknown)"
+    assert str(caught.value) == expected
 
 
 async def test_endpoint_that_cannot_be_reached_may_be_asked_again(server: ToolServer) -> None:

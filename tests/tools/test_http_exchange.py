@@ -61,7 +61,7 @@ def test_refused_connection_and_unknown_host_are_connection_errors() -> None:
 def test_body_that_is_not_what_it_says_is_a_parse_error(server: ToolServer) -> None:
     result = get(server, "/badgzip")
     assert (result.kind, result.code) == ("parse", "DecodingError")
-    assert "the body is not gzip" in str(result.message)
+    assert "the body is not valid gzip" in str(result.message)
 
 
 @pytest.mark.parametrize(
@@ -239,8 +239,8 @@ def test_packed_answer_that_ends_in_the_middle_is_a_parse_error(
     server.routes["/packed"] = lambda seen: Answer(200, body, {"Content-Encoding": coding})
     result = get(server, "/packed")
     assert (result.kind, result.code) == ("parse", "DecodingError")
-    assert f"the body is not {coding}: it ends in the middle" in str(result.message)
-    with pytest.raises(ToolError, match=f"DecodingError: the body is not {coding}: it ends in the middle"):
+    assert f"the body is not valid {coding}: it ends too early" in str(result.message)
+    with pytest.raises(ToolError, match=f"DecodingError: the body is not valid {coding}: it ends too early"):
         run_tool("artifact", {"uri": server.url("/packed")})
     cut = get(server, "/packed", max_response_bytes=9)
     assert (cut.succeeded, cut.data["truncated"]) == (True, True)

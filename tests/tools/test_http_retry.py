@@ -91,13 +91,19 @@ NO_TEMPLATE = "is no template; write it as {{ ... }}"
         ({"backoff": "wild"}, "retry.backoff 'wild' is none of none, fixed, linear, exponential"),
         (
             {"retry_on": ["rain"]},
-            "retry.retry_on: 'rain' is no status and none of auth, client_error, connection, error, "
+            "retry.retry_on: 'rain' is neither an HTTP status nor one of auth, client_error, connection, error, "
             "not_found, parse, rate_limit, server_error, timeout",
         ),
         (["x"], "retry[0] must be an object, not str"),
         ([{"when": "{{ a }}"}], "retry[0] needs 'when' and 'then'"),
-        ([{"when": True, "then": {"next_call": NEXT}}] * 2, "retry[1]: there is a rule with 'next_call' already"),
-        ({"on_success": {"next_call": NEXT}}, "retry.on_success needs 'while': whether there is another page"),
+        (
+            [{"when": True, "then": {"next_call": NEXT}}] * 2,
+            "retry[1]: an earlier rule already has 'next_call' or 'collect'; keep one of the two rules",
+        ),
+        (
+            {"on_success": {"next_call": NEXT}},
+            "retry.on_success needs 'while': a condition that is true if there is another page",
+        ),
         (
             {"on_success": {"while": True, "next_call": {}}},
             "retry.on_success.next_call is empty, and would request the same page again: name the field that changes",

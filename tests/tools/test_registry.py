@@ -114,7 +114,7 @@ def test_fields_under_spec_may_be_spelled_in_any_way() -> None:
 
 def test_misspelt_part_of_a_timeout_is_refused() -> None:
     for timeout in ({"timeout": {"totl": 3}}, {"spec": {"timeout_seconds": {"totl": 3}}}):
-        with pytest.raises(ConfigurationError, match=r"totl is not read; an object takes total, connect, read"):
+        with pytest.raises(ConfigurationError, match=r"totl is not supported; supported: total, connect, read"):
             prepare({"query": "q", **timeout})
 
 

@@ -19,7 +19,7 @@ from unit.reports import parsed, report_of
 anyio_backend = virtual_time.anyio_backend
 
 ADVICE = "let the step return less, or put it into a file, an object store or an artifact and return its address"
-LARGE = AnswerTooLarge("GET /api/result/resolve: the answer is larger than 67108864 bytes")
+LARGE = AnswerTooLarge("GET /api/result/resolve: the server's answer is larger than 67108864 bytes")
 DATA = {"text": "a word " * 20_000}
 
 

@@ -78,7 +78,7 @@ def _total(kind: str, field: str, value: JsonValue) -> JsonValue:
     odd = [name for name in value if name not in _PARTS]
     if odd:
         raise ConfigurationError(
-            f"{field}.{odd[0]} is not read; an object takes {', '.join(_PARTS)}", field=f"{field}.{odd[0]}", tool=kind
+            f"{field}.{odd[0]} is not supported; supported: {', '.join(_PARTS)}", field=f"{field}.{odd[0]}", tool=kind
         )
     return value.get("total")
 

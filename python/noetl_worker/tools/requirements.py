@@ -48,7 +48,7 @@ def library(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError, RuntimeError, MemoryError) as error:
-        raise_shortage(f"no room to load {module}", error)
+        raise_shortage(f"to load {module}", error)
         if not isinstance(error, ImportError):
             raise
         raise _not_installed(module, extra) from error

@@ -153,7 +153,7 @@ class _Pages:
     def _known(self, request: Request) -> Execution:
         execution = self._plane.executions.get(request.path_params["execution_id"])
         if execution is None:
-            raise HTTPException(404, "no such run")
+            raise HTTPException(404, "this plane has no run with this id; open / for the newest run")
         return execution
 
     def _runs(self) -> list[dict[str, str]]:

@@ -63,8 +63,8 @@ class WorkerServices:
     slots: Slots
     warned: Warned = field(default_factory=Warned)
     machine: Gate = field(default_factory=partial(Gate, 1))
-    """Limit on the number of commands that this worker runs at one time; by default 1, for a command that is run alone.
-    A shortage of memory, processes or descriptors on this machine lowers the limit."""
+    """Limit on the number of commands that this worker runs at one time. A shortage of memory, processes or descriptors
+    on this machine lowers the limit. The default limit, 1, is for a program that runs single commands."""
     starts: StartNotes | None = None
     """Counter of a command's starts over all its deliveries, to find a command that crashes its workers. None if starts
     are not counted."""
@@ -127,7 +127,8 @@ class ClaimedCommand:
 
         If the Python plane has published the message again for a command whose worker died, the message is a copy
         (`_is_copy`). `run` records a start at each delivery of a copy. For any other message, `run` records none at the
-        first delivery. So the largest possible number is `num_delivered - 1` for a copy, else `num_delivered - 2`.
+        first delivery. The start of the present delivery is not recorded yet. So the largest possible number is
+        `num_delivered - 1` for a copy, else `num_delivered - 2`.
 
         Other messages of the same command may have caused starts too. So for a copy, the number of earlier claims on
         the plane counts instead if it is larger.
@@ -267,7 +268,7 @@ class ClaimedCommand:
         try:  # what `before_any_effect` (tools/process/shortage.py) does, with eight fewer Python calls a command
             prepared = await dispatch.prepare()
         except (OSError, RuntimeError, MemoryError, ToolError) as error:
-            raise_shortage("no room to prepare the command", error)
+            raise_shortage("to prepare the command", error)
             raise
         self.progress.enter(Stage.RUNNING, interrupt=dispatch.interrupt)
         self._events.start()

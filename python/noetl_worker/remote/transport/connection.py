@@ -140,7 +140,7 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         left = self._overhead - 2 * size
         self._overhead = left if left > 0 else 0
         if self._size > self._most_bytes:
-            raise TooLarge(f"the answer is larger than {self._most_bytes} bytes")
+            raise TooLarge(f"the server's answer is larger than {self._most_bytes} bytes")
 
     def on_message_complete(self) -> None:
         raise NotImplementedError

@@ -150,7 +150,7 @@ class _PlaneConnection(HttpConnection[Response]):
         for name, value in self._pairs:
             # With another spelling of the name, `on_body` refuses a large answer.
             if name in _CONTENT_LENGTH and int(value) > MAX_BODY_BYTES:
-                raise TooLarge(f"the answer is larger than {MAX_BODY_BYTES} bytes")
+                raise TooLarge(f"the server's answer is larger than {MAX_BODY_BYTES} bytes")
         self._has_head = True
 
     def on_message_complete(self) -> None:

@@ -134,9 +134,9 @@ async def read(response: httpx.Response, limit: int, owner: object = None) -> Co
             if content.is_cut or (unpack is not None and unpack.is_over):
                 break
         if unpack is not None and unpack.is_open and not content.is_cut:
-            raise zlib.error("it ends in the middle")
+            raise zlib.error("it ends too early")
     except zlib.error as error:
-        raise httpx.DecodingError(f"the body is not {coding}: {error}", request=response.request) from error
+        raise httpx.DecodingError(f"the body is not valid {coding}: {error}", request=response.request) from error
     finally:
         await response.aclose()
     return content

@@ -89,7 +89,9 @@ class Authorizer:
         else:
             made = _MAKERS[kind](values)
         if "host" in map(str.lower, made.headers):  # `check_destination` has not seen this Host
-            raise CredentialError(f"http: {kind} auth: Host may not be set here: give it in 'headers'")
+            raise CredentialError(
+                f"http: {kind} auth: a credential may not set the header Host: set it in the step's own 'headers'"
+            )
         for value in (*made.headers.values(), *made.params.values()):
             if "\n" in value or "\r" in value:
                 raise CredentialError(
@@ -107,7 +109,10 @@ class Authorizer:
         headers = (await self.authorize(alias, context, destination)).headers
         scheme, _, token = headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer":
-            raise CredentialError(f"http: token({alias!r}): the credential gives no bearer token")
+            raise CredentialError(
+                f"http: token({alias!r}): the credential gives no bearer token; name one of type bearer, "
+                "oauth2_client_credentials, gcp_adc or service_account"
+            )
         return token
 
     async def _values(

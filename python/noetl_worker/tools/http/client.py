@@ -159,7 +159,7 @@ def check_options(options: ClientOptions) -> None:
     """Check the options of a connection as far as possible without reading a file. Raises ConfigurationError."""
     if options.client_key is not None and options.client_cert is None:
         raise ConfigurationError(
-            "'client_key' is the key of a 'client_cert'; give that too", field="client_key", tool="http"
+            "'client_key' needs 'client_cert', the certificate of this key; give both", field="client_key", tool="http"
         )
     if options.proxy is not None:
         try:
@@ -327,7 +327,7 @@ async def send(
     """
     if "Transfer-Encoding" in request.headers and "Content-Length" in request.headers:
         raise ConfigurationError(  # a proxy and its server could disagree where the body ends: request smuggling
-            "http: the header Transfer-Encoding beside a Content-Length is refused; leave Transfer-Encoding out"
+            "http: a request cannot have both Transfer-Encoding and Content-Length; leave Transfer-Encoding out"
         )
     for _ in range(MAX_REDIRECTS + 1):
         response = await client.send(request, stream=True, follow_redirects=False)

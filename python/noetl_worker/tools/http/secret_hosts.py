@@ -83,6 +83,6 @@ def _check(what: str, variable: str, hosts: tuple[str, ...], destination: Destin
     for host, with_port in places:
         if not any(fnmatchcase(host, pattern) or fnmatchcase(with_port, pattern) for pattern in hosts):
             raise CredentialError(
-                f"http: auth: {what} may not be sent to {host!r}: {variable} is {', '.join(hosts)} (set it for the "
-                "worker, comma-separated; * is any)"
+                f"http: auth: {what} may not be sent to {host!r}: {variable} allows {', '.join(hosts) or 'no host'}; "
+                "add the host there, in the worker's environment (comma-separated; * is any)"
             )

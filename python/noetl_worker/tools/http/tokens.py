@@ -202,7 +202,7 @@ class Tokens:
             return answer
         _, retryable = http_error_kind(response.status_code)
         raise CredentialError(
-            f"http: {place} gives no token: HTTP {response.status_code}{_reason(answer)}", retryable=retryable
+            f"http: {place} gives no token or secret: HTTP {response.status_code}{_reason(answer)}", retryable=retryable
         )
 
 
@@ -291,7 +291,10 @@ def _default_account() -> Mapping[str, JsonValue] | None:
     try:
         account = loads(path.read_bytes())
     except (OSError, DocumentError) as error:
-        raise CredentialError(f"http: GOOGLE_APPLICATION_CREDENTIALS: {path.name!r} cannot be read: {error}") from error
+        raise CredentialError(
+            f"http: the file of Google credentials {path.name!r} cannot be read: {error}; correct it, or set "
+            "GOOGLE_APPLICATION_CREDENTIALS to another file"
+        ) from error
     if isinstance(account, dict) and ("private_key" in account or "refresh_token" in account):
         return account
     kind = account.get("type") if isinstance(account, dict) else None

@@ -70,25 +70,25 @@ def is_out_of_descriptors() -> bool:
 
 
 @contextmanager
-def before_any_effect(what: str) -> Iterator[None]:
+def before_any_effect(purpose: str) -> Iterator[None]:
     """Raise ResourceShortage instead of any error that a shortage causes inside the block. The worker then returns the
     command for another attempt, so the block must not have changed anything outside the worker.
 
     Args:
-        what: first part of the error's text; the cause follows.
+        purpose: what the resources are for, such as `to connect`, for the error's text.
     """
     try:
         yield
     except (OSError, RuntimeError, MemoryError, ToolError) as error:
-        raise_shortage(what, error)
+        raise_shortage(purpose, error)
         raise
 
 
-def raise_shortage(what: str, error: Exception) -> None:
+def raise_shortage(purpose: str, error: Exception) -> None:
     """Raise ResourceShortage if a shortage caused `error` and `error` is not a ResourceShortage already. The worker
     then returns the command, so the failed call must have had no effect."""
     if not isinstance(error, ResourceShortage) and is_shortage(error):
-        raise ResourceShortage(f"{what}: {str(error) or type(error).__name__}") from error
+        raise ResourceShortage(f"the worker lacks resources {purpose}: {str(error) or type(error).__name__}") from error
 
 
 async def when_there_is_room(run: Callable[[], Awaitable[T]], left_s: Callable[[], float | None]) -> T:
@@ -121,5 +121,5 @@ def started(executor: Executor, call: Callable[[], T]) -> Future[T]:
     try:
         return submitted(executor.submit, call)
     except RuntimeError as error:
-        raise_shortage("no thread can be started", error)
+        raise_shortage("to start a thread", error)
         raise

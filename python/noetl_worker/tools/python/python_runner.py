@@ -200,7 +200,7 @@ class PythonRunner:
     ) -> process.Finished:
         started = time.monotonic()
         for _ in range(_TEMPLATES_A_COMMAND):
-            with before_any_effect("no room for a template process"):
+            with before_any_effect("to start a template process"):
                 template = self._supervisor() if self._confinement.is_on else self._living_template()
             self._busy.add(template)
             try:
@@ -357,7 +357,7 @@ class _Template:
     ) -> process.Finished:
         """Run a command to its end. `started` is the time when the command first began to wait for a template process;
         the reported duration counts from then."""
-        with before_any_effect("no room for the command"):
+        with before_any_effect("to run the command"):
             mine, answering, theirs, (out_read, out_write), (err_read, err_write) = _channels()
         request, answer, number = Request(mine, frame), PythonAnswer(answering), next(self._numbers)
         captures = (
@@ -384,7 +384,7 @@ class _Template:
             text = f"the command was stopped, because the worker's process that starts commands {self._end}"
             raise ToolError(f"{text}: run the step again", kind="process", retryable=True)
         if answer.process is None and not timed_out:
-            raise ResourceShortage("no process can be started for the command")
+            raise ResourceShortage("the worker lacks resources to start a process for the command")
         (stdout, about_out), (stderr, about_err) = captures[0].text("stdout"), captures[1].text("stderr")
         elapsed = round((time.monotonic() - started) * 1000)
         notes = (*about_out, *about_err)

@@ -41,7 +41,7 @@ class Sources:
         place = parse_address(script, self._kind)
         if place.code is not None:
             return place.code
-        with before_any_effect("no room to fetch the script"):
+        with before_any_effect("to fetch the script"):
             if urlsplit(place.uri).scheme in ("", "file"):
                 return await asyncio.to_thread(_read_file, place.uri, self._kind, context.settings)
             web = await asyncio.to_thread(import_module, "noetl_worker.tools.sources.web_sources")

@@ -183,7 +183,7 @@ def _seen_in(
     """
     runs = [_plain(row) for row in rows if row.kind == "executions"]
     if not runs:
-        raise _NotSeen("no such run is stored")
+        raise _NotSeen("no run with this id is stored")
     if (was := runs[0]["dialect"]) != dialect.value:
         raise _NotSeen(f"the run used --dialect {was}")
     ours = {one["execution_id"] for one in runs if one["path"] == playbook.path}

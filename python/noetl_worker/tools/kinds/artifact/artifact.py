@@ -171,7 +171,7 @@ class ArtifactTool(OverHttp):
 
     async def run(self, config: ArtifactConfig, context: ToolContext) -> ToolResult:
         act = self._get if config.action == "get" else self._put
-        with before_any_effect("no room for the artifact"):  # a put that got no connection or file has stored nothing
+        with before_any_effect("to read or store the artifact"):  # a put without connection or file has stored nothing
             return await in_time(act(config, context), context.timeout_s)
 
     # ── get ─────────────────────────────────────────────────────────────────────────────────────

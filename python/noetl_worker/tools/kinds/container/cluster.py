@@ -88,7 +88,7 @@ async def cluster_address(
     try:
         token = (await asyncio.to_thread((service_account / "token").read_text, "utf-8")).strip()
     except OSError as error:
-        raise_shortage(f"{kind}: no room to read the service account's token", error)
+        raise_shortage("to read the service account's token", error)
         token = ""  # outside a cluster there is no such file
     if not host or not token:
         raise ConfigurationError(
@@ -151,7 +151,7 @@ class Cluster:
 
     async def create(self, job: Mapping[str, JsonValue]) -> Mapping[str, Any]:
         """Create the Job, or find the existing Job of the same name. Return the cluster's copy of the Job."""
-        with before_any_effect("no room for a connection to the cluster"):
+        with before_any_effect("to connect to the cluster"):
             made = await _none_for(_THERE_ALREADY, self._object("POST", self._jobs, job))
             return _job(made) if made is not None else await self.job(job["metadata"]["name"])
 

@@ -89,7 +89,7 @@ class ContainerTool(ClusterTool):
     first_poll_s: ClassVar[float] = 0.5
 
     async def run(self, config: ContainerConfig, context: ToolContext) -> ToolResult:
-        with before_any_effect("no room to fetch the credential"):
+        with before_any_effect("to fetch the credential"):
             place = await cluster_address(config.auth, context, self._service_account)
         timeout_s = context.timeout_s or DEFAULT_TIMEOUT_S
         cluster = Cluster(self._clients, place, config.namespace)

@@ -209,7 +209,7 @@ def job_variable(entry: Mapping[str, Any]) -> dict[str, JsonValue] | None:
     if given.keys() != {"valueFrom"}:
         there = ", ".join(entry.keys() - {"name"}) or "nothing"
         raise ConfigurationError(
-            f"container env var {name!r} needs value or value_from; beside its name there is {there}",
+            f"container env var {name!r} has {there} beside its name; give value or value_from, and nothing else",
             field=f"env.{name}",
         )
     return {"name": name, "valueFrom": _variable_source(name, given["valueFrom"])}
@@ -241,7 +241,7 @@ def _volume(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
     name, sources = entry.get("name"), {snake_word(key): value for key, value in entry.items() if key != "name"}
     if not name or len(sources) != 1 or not sources.keys() <= _VOLUME_SOURCES.keys():
         raise ConfigurationError(
-            f"each of volumes needs 'name' and one of {', '.join(_VOLUME_SOURCES)}", field="volumes"
+            f"each of volumes needs 'name' and exactly one of {', '.join(_VOLUME_SOURCES)}", field="volumes"
         )
     [(source, given)] = sources.items()
     about, names = given or {}, _VOLUME_SOURCES[source]

@@ -52,7 +52,7 @@ class JobRun:
         created: Mapping[str, Any] = {}
         try:
             created = await self._cluster.create(job)
-            with before_any_effect("no room for a connection to the cluster"):
+            with before_any_effect("to connect to the cluster"):
                 for resource, manifest in beside.items():
                     await self._cluster.create_beside(resource, with_owner(manifest, created))
         except asyncio.CancelledError:  # the Job may exist all the same

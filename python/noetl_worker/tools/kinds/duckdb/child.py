@@ -192,7 +192,7 @@ def _restrict(start: FirstRequest, around: Surroundings) -> None:
         landlock.restrict(tuple(around.hidden), start.reached())
     except OSError as error:
         kind = start.opening.kind
-        raise_shortage(f"{kind}: no room to confine DuckDB", error)
+        raise_shortage("to confine DuckDB", error)
         remedy = "to run DuckDB unconfined, set NOETL_WORKER_ISOLATION=off"
         text = f"{kind}: DuckDB cannot be kept from /proc and /sys here: {error}; {remedy}"
         raise ToolError(text, kind="configuration") from error

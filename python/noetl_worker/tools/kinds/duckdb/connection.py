@@ -50,7 +50,9 @@ def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
     if is_out_of_descriptors():  # checked here: without a descriptor DuckDB 1.5 ends the process
         raise ResourceShortage(f"{opening.kind}: no file descriptor is free to open {opening.database!r}")
     if opening.read_only and opening.database == MEMORY:
-        raise ConfigurationError(f"{opening.kind}: 'read_only' is for a 'database' file: name one")
+        raise ConfigurationError(
+            f"{opening.kind}: 'read_only' needs a database file: name one in 'database', or leave 'read_only' out"
+        )
     connection = _connected(duckdb, prepared, start)
     try:
         _load_and_log_in(duckdb, connection, opening)

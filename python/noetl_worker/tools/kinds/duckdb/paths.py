@@ -49,13 +49,13 @@ def canonical(field: str, given: str, settings: ToolSettings, *, is_directory: b
     if _ADDRESS.match(given):
         if roots(settings):
             raise ConfigurationError(
-                f"{field}: {given!r} is an address, which {FILE_ROOTS} excludes: name a path in these directories"
+                f"{field}: {given!r} is an address; {FILE_ROOTS} allows only directories: name a path in one of them"
             )
         return given
     path = _in_home(_FILE.sub("", given))
     if _NO_PATH.match(path) or "\0" in path:
         raise ConfigurationError(
-            f"{field}: {given!r} is no path and no address that is read here; write /a/path, file:///a/path, or an "
+            f"{field}: {given!r} is neither a path nor a supported address; write /a/path, file:///a/path, or an "
             f"address like s3://bucket/name{'' if is_directory else ' (ATTACH a database of another kind in SQL)'}"
         )
     real = checked(field, given, Path(path), settings)
@@ -84,7 +84,8 @@ def check_sql_files(kind: str, text: str, settings: ToolSettings, params: Any = 
     values = params.values() if isinstance(params, dict) else params
     for name in (*_quoted(text), *(value for value in values if isinstance(value, str))):
         if "/" in name and len(name) <= _LONGEST and "\0" not in name and _names_forbidden(name, settings):
-            raise ConfigurationError(f"{kind}: {name!r} is the kernel's or the worker's own, not a file for playbooks")
+            problem = f"{kind}: {name!r} belongs to the kernel or to the worker and is not a file for playbooks"
+            raise ConfigurationError(f"{problem}: name another file")
 
 
 def _quoted(text: str) -> Iterable[str]:

@@ -70,7 +70,7 @@ class DucklakeConfig(sql.SqlFields):
         sql.sql_text(self.query, self.query_b64)
         if not self.data_path:
             raise ConfigurationError(
-                "field 'data_path' is missing: the directory or s3:// prefix of the Parquet files",
+                "field 'data_path' is missing: give the directory or s3:// prefix of the Parquet files",
                 field="data_path",
                 reason="missing",
             )
@@ -204,7 +204,7 @@ def _address(address: str, pairs: str) -> dict[str, str]:
     unknown = sorted(key.lower() for key in found_pairs if key not in names)
     if unknown:
         raise ConfigurationError(
-            f"'catalog_connection' has {', '.join(unknown)}: DuckDB cannot pass it on; leave it out",
+            f"'catalog_connection' has options that cannot be passed to DuckDB: {', '.join(unknown)}; leave them out",
             field="catalog_connection",
             tool="ducklake",
         )

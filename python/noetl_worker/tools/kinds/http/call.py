@@ -15,7 +15,7 @@ from typing import Any, Final
 import anyio
 import httpx
 
-from noetl_worker.errors import ConfigurationError, CredentialError, ResourceShortage, TemplateError, ToolError
+from noetl_worker.errors import ConfigurationError, CredentialError, TemplateError, ToolError
 from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.process.room import room
@@ -30,7 +30,7 @@ from noetl_worker.tools.kinds.http import retry as http_retry
 from noetl_worker.tools.kinds.http.http_fields import HttpFields
 from noetl_worker.tools.kinds.http.request import FileParts, build
 from noetl_worker.tools.process import live_output
-from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
+from noetl_worker.tools.process.shortage import before_any_effect, raise_shortage
 
 ATTEMPT_TIMEOUT_S: Final = 60.0
 _TOKEN_CALL: Final = re.compile(r"\btoken\(([^()]+)\)")
@@ -202,8 +202,8 @@ class HttpCall:
             carried.insert(0, "auth")
         if carried:
             raise CredentialError(
-                f"http: the next page is at {there}, and credentials of this step ({', '.join(carried)}) are for "
-                f"{here} alone: have 'next_call' name the page by `params` or a path, or read it in a step of its own"
+                f"http: the next page is at {there}, but this step's credentials ({', '.join(carried)}) are only for "
+                f"{here}: let 'next_call' change only `params` or the path, or read that page in another step"
             )
 
     # ── one exchange ──
@@ -256,8 +256,8 @@ class HttpCall:
                     return _unanswered(error, config), None
                 except (httpx.HTTPError, ssl.SSLError) as error:  # TLS 1.3 refuses a client after the handshake
                     is_first_hop = isinstance(error, httpx.ConnectError) and error.request is request
-                    if is_first_hop and not self._has_connected and is_shortage(error):
-                        raise ResourceShortage(f"no room for a connection to {shown(request.url)}: {error}") from error
+                    if is_first_hop and not self._has_connected:
+                        raise_shortage(f"to connect to {shown(request.url)}", error)
                     self._has_connected = True
                     return transport_failure(error, request), None
         if self._plan.pages is not None:
@@ -268,7 +268,7 @@ class HttpCall:
 
     async def _authorization(self, config: HttpFields) -> Authorization:
         destination = Destination(config.url, self._headers, config.proxy)
-        with nullcontext() if self._has_connected else before_any_effect("no room to fetch the credential"):
+        with nullcontext() if self._has_connected else before_any_effect("to fetch the credential"):
             return await self._authorizer.authorize(config.auth, self._context, destination)
 
     # ── headers with token() ──

@@ -240,12 +240,12 @@ def _checked_part(name: str, part: Any) -> Mapping[str, Any]:
         part = {"path": part}
     if not isinstance(part, Mapping) or len({"path", "content", "content_b64"} & set(part)) != 1:
         raise ConfigurationError(
-            f"files: {name!r} needs one of 'path', 'content', 'content_b64'", field=f"files.{name}", tool="http"
+            f"files: {name!r} needs exactly one of 'path', 'content', 'content_b64'", field=f"files.{name}", tool="http"
         )
     kind = str(part.get("content_type") or "")
     if not kind.isprintable() or not kind.isascii():  # this header of the part is written unescaped
         raise ConfigurationError(
-            f"files: {name!r}: content_type {kind!r} must be printable ASCII, as text/csv",
+            f"files: {name!r}: content_type {kind!r} must be printable ASCII, like text/csv",
             field=f"files.{name}.content_type",
             tool="http",
         )

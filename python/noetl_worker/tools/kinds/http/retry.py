@@ -137,7 +137,7 @@ def _parse_list(value: Sequence[JsonValue]) -> RetryPlan:
         then = {**_object(entry["then"], where.part("then")), "when": entry["when"]}
         if "next_call" in then or "collect" in then:
             if pages is not None:
-                raise where.wrong(": there is a rule with 'next_call' already")
+                raise where.wrong(": an earlier rule already has 'next_call' or 'collect'; keep one of the two rules")
             pages = _pages(then, where.part("then"))
         else:
             rules.append(_rule(then, where.part("then")))
@@ -184,7 +184,8 @@ def _reasons(value: Mapping[str, JsonValue], where: ConfigPlace) -> tuple[frozen
             elif text in _KINDS:
                 kinds.add(text)
             else:
-                raise where.part(key).wrong(f": {entry!r} is no status and none of {', '.join(sorted(_KINDS))}")
+                known = ", ".join(sorted(_KINDS))
+                raise where.part(key).wrong(f": {entry!r} is neither an HTTP status nor one of {known}")
     return frozenset(statuses), frozenset(kinds)
 
 
@@ -199,7 +200,7 @@ def _pages(given: JsonValue, where: ConfigPlace) -> Pages:
         raise of_collect.part("strategy").wrong(f" {strategy!r} is none of {', '.join(STRATEGIES)}")
     condition = _condition(value, where, ("while", "when"))
     if condition is None:
-        raise where.wrong(" needs 'while': whether there is another page")
+        raise where.wrong(" needs 'while': a condition that is true if there is another page")
     next_call = _object(value.get("next_call"), of_next)
     if not next_call:
         raise of_next.wrong(" is empty, and would request the same page again: name the field that changes")

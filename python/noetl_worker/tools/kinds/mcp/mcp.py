@@ -128,7 +128,7 @@ class McpTool(OverHttp):
 
     async def run(self, config: McpConfig, context: ToolContext) -> ToolResult:
         server, endpoint = _endpoint(config, context.settings)
-        with before_any_effect("no room to fetch the credential"):
+        with before_any_effect("to fetch the credential"):
             permit = await self._authorizer.authorize(config.auth, context, Destination(str(endpoint), config.headers))
         headers = {name: str(value) for name, value in config.headers.items() if value is not None}
         headers = {**context.worker.with_trace(headers), **permit.headers}
@@ -154,7 +154,7 @@ class McpTool(OverHttp):
         async with self._clients.lease(to=str(endpoint), settings=context.settings) as client:
             session = McpSession(client, endpoint, headers, config.request_id, context.stop)
             try:
-                with before_any_effect("no room for a connection to the MCP server"):
+                with before_any_effect("to connect to the MCP server"):
                     greeting = await session.initialize(
                         {
                             "protocolVersion": config.protocol_version,

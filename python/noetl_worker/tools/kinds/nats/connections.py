@@ -85,7 +85,7 @@ async def resolve_address(kind: str, fields: NatsLogin, context: ToolContext) ->
         ConfigurationError: there is no `auth`, and the tool's fields have no address, or an address is malformed.
         CredentialError: the alias is not known, the credential has no address, or its creds text is malformed.
     """
-    with before_any_effect(f"{kind}: no room to fetch the credential"):
+    with before_any_effect("to fetch the credential"):
         found = await credential_data(kind, fields.auth, context)
     own: dict[str, Any] = {name: getattr(fields, name) for name in ("url", "user", "password", "token")}
     values = {name: own.get(name) or first_given(found, names) for name, names in _CREDENTIAL_FIELDS.items()}
@@ -286,7 +286,7 @@ def _refused(address: Address, error: BaseException) -> ToolError:
         return ToolError(text, kind="auth")
     text = str(error) or type(error).__name__
     if is_shortage(error):  # every operation begins with a connection, so nothing has run yet
-        return ResourceShortage(f"no room for a connection to {address.shown}: {text}")
+        return ResourceShortage(f"the worker lacks resources to connect to {address.shown}: {text}")
     is_login = any(word in text.lower() for word in ("authorization", "authentication"))
     shown = f"cannot connect to {address.shown}: {text}"
     return ToolError(shown, kind="auth" if is_login else "connection", retryable=not is_login)

@@ -63,7 +63,8 @@ def library_failure(operation: str, error: Exception, refusal: str | None) -> To
 
 
 def not_permitted(operation: str, refusal: str) -> ToolError:
-    return ToolError(f"{operation} failed: {refusal}", kind="auth", code="permissions_violation")
+    text = f"{operation} failed: {refusal}; add this permission to the NATS user of the step's credential"
+    return ToolError(text, kind="auth", code="permissions_violation")
 
 
 _WORDS: Final[Mapping[str, str]] = {

@@ -40,7 +40,7 @@ async def connect(conninfo: str) -> Any:
         ResourceShortage: this machine is out of file descriptors.
         ToolError: auth, not_found or connection (retryable), with the server's message.
     """
-    with before_any_effect("no room for a connection"):
+    with before_any_effect("to connect"):
         psycopg = library()
         try:
             connection = await _bounded_class().connect(
@@ -49,7 +49,7 @@ async def connect(conninfo: str) -> Any:
         except psycopg.Error as error:
             message = str(error)
             if (_NO_SOCKET in message and is_shortage_text(message)) or is_out_of_descriptors():
-                raise ResourceShortage(f"no room for a connection: {error}") from error
+                raise ResourceShortage(f"the worker lacks resources to connect: {error}") from error
             raise connection_failure(error) from error
     postgres_types.register(psycopg, connection)
     return connection

@@ -99,7 +99,7 @@ class PostgresTool:
         self._sources = Sources(self.kind)
 
     async def run(self, config: PostgresConfig, context: ToolContext) -> ToolResult:
-        with before_any_effect("no room to fetch what the statement needs"):
+        with before_any_effect("to fetch what the statement needs"):
             text = await read_sql(self.kind, config, self._sources, context)
             address = await conninfo(self.kind, config, context)
         if config.script is not None:

@@ -90,7 +90,7 @@ class ScriptTool(ClusterTool):
 
     async def run(self, config: ScriptConfig, context: ToolContext) -> ToolResult:
         job = config.decoded_job
-        with before_any_effect("no room to fetch what the script needs"):
+        with before_any_effect("to fetch what the script needs"):
             code = await self._sources.of_script(_as_python_script(config.script), context)
             place = await cluster_address(config.auth, context, self._service_account)
         if not code.strip():

@@ -118,7 +118,7 @@ class SecretsTool(OverHttp):
         is_google = context.kind == "secret_manager" or config.secret.startswith("projects/")
         provider = config.provider or ("google" if is_google else "env")
         version: str | None = None
-        with before_any_effect("no room to read the secret"):
+        with before_any_effect("to read the secret"):
             if provider == "env":
                 content = _from_environment(config.secret, context.settings).encode()
             elif provider == "file":

@@ -280,7 +280,7 @@ async def session(settings: Mapping[str, Any]) -> AsyncIterator[SnowflakeSession
     """
     opened = SnowflakeSession(library())
     try:
-        with before_any_effect("no room for a session"):
+        with before_any_effect("to open a session"):
             await opened.open(settings)
         yield opened
     finally:
