@@ -5,8 +5,8 @@
 `ClaimedCommand` runs the stages from `preparing` to `reporting`. The caller of `run` sends the answer
 (`delivery/settle.py`). The message of a claimed command is acknowledged only after the plane has accepted the command's
 terminal events, or has answered that the command is over. A command that fails is reported by terminal events too. If
-it failed because this machine lacked resources, it may be returned instead. One task runs all stages of a delivery.
-`stages.py` says what happens to each stage when the worker stops.
+it failed because this machine lacked resources, it may be returned instead. One asyncio task runs all stages of a
+delivery; only a tool may have a child task. `stages.py` says what happens to each stage when the worker stops.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Progress:
     is_cancelled: bool = False
     """True from `cancel` until `absorb`: the task was cancelled, and the cancellation is not handled yet."""
     task: asyncio.Task[Any] | None = None
-    """The only task that works on the delivery."""
+    """The asyncio task that runs the stages of the delivery."""
     notification: Envelope | None = None
     command: Command | None = None
     """The claimed command. Until it is prepared, it has no config, input, variables or cases."""

@@ -125,13 +125,11 @@ class ClaimedCommand:
         """Return how many of the command's recorded starts can be genuine. Other programs may have added false records,
         so the worker ignores records above the largest possible number of starts.
 
-        If the Python plane has published the message again for a command whose worker died, the message is a copy
-        (`_is_copy`). `run` records a start at each delivery of a copy. For any other message, `run` records none at the
-        first delivery. The start of the present delivery is not recorded yet. So the largest possible number is
-        `num_delivered - 1` for a copy, else `num_delivered - 2`.
+        That number follows from the deliveries before the present one. For a copy (`_is_copy`), `run` recorded a start
+        at each of them. For any other message, it recorded a start at each of them but the first.
 
-        Other messages of the same command may have caused starts too. So for a copy, the number of earlier claims on
-        the plane counts instead if it is larger.
+        The command of a copy had an earlier message, whose deliveries this worker does not know. So the worker asks the
+        plane for the number of earlier claims, and takes the larger number.
 
         Args:
             noted: number of starts recorded in `StartNotes`.

@@ -31,10 +31,9 @@ from noetl_worker.text.templates.template import PlainText, has_template
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
-"""Key under which the Rust plane's answer to a claim may have a reference instead of the command's context. The plane
-stores a context over 512 kB in its result store, and puts it into the answer to the claim. If the plane fails to read
-the store at that moment, the answer has the reference (source of server 3.54.0). The worker then asks the store for the
-context."""
+"""Key under which the Rust plane's answer to a claim may have a reference instead of the command's context. The reason
+is that the plane failed to read a large context from its own result store (source of server 3.54.0). The worker then
+asks the store for the context."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
 """Number of look-ups after which the worker refuses a field of a command. Each look-up fetches the value behind a
@@ -121,7 +120,7 @@ async def hydrate(
     cases = _cases(context, config)
     if redacted:
         await off_loop(command.size, partial(check_given, [config, given, cases]))
-    if marks.templates and "tasks" not in config:  # the worker renders the templates of a list of tasks
+    if marks.templates and "tasks" not in config:  # the plane renders no list of tasks, so its marks are no data
         config, given = await _with_data_marked([config, given], variables, command.size)
     if marks.references:
         variables = await fill_referred_results(variables, [config, given], cases, command, plane, redacted)

@@ -142,9 +142,9 @@ class Dispatch:
         # A template may have inserted a secret. Without templates, the config's text shows whether it has one.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
         may_name_secrets = marks.secrets and (marks.templates or read_marks(text).secrets)
-        # The registry must not cache a config with a secret, and `add_inline` may miss one. So a config with a word
-        # like `password` is not cached. A config with an `@` is not cached either: a URL has an `@` after its password.
-        # Any other URL may be cached, so its `://`, which `read_marks` takes for a sign of a secret, is removed.
+        # The registry must not cache a config with a secret, and `add_inline` may miss one. So a config is not cached
+        # if its text has a word like `password`, or an `@`, as a URL with a password has. `read_marks` would report any
+        # URL, so it gets the text without each `://`.
         has_words = may_name_secrets and (
             marks.templates or b"@" in text or read_marks(text.replace(b"://", b"")).secrets
         )

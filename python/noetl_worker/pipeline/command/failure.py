@@ -8,9 +8,8 @@ from noetl_worker.errors import ToolError, describe
 from noetl_worker.models.tool_result import ToolResult
 
 _REPEATED_CHARS: Final = 4
-"""Shortest text, in characters, that a failure's message leaves out because the text of an earlier exception of the
-chain contains it. A text of fewer characters, such as `1`, may be in another text by chance. It is left out only if it
-is the same as an earlier one."""
+"""Smallest number of characters at which an exception's text counts as repeated if an earlier exception's text contains
+it. Repeated texts are left out of a failure's message. A shorter text, such as `1`, may be in another by chance."""
 
 
 def make_failure(error: BaseException) -> ToolResult:

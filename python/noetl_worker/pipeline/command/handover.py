@@ -87,8 +87,8 @@ class ClaimOwnership:
 
         ClaimLost is also raised when the plane keeps refusing the claim, or keeps answering that it knows no such
         command (a lost or restored database). ClaimLost is not raised when the plane gave the command to another worker
-        only because this worker's claim is old. Both workers then report, and the plane accepts the first outcome. This
-        worker does not give up, because the other claim may grow too old as well, and nobody would report.
+        only because this worker's claim is old. Both workers then report, and the plane accepts the first outcome. If
+        each worker gave up a command because its claim is old, a long command would never be reported.
         """
         tries = 0
         while True:
@@ -115,7 +115,7 @@ class ClaimOwnership:
                 **self.log_ids(),
                 reason=claim.reason,
                 next_try_s=round(delay_s, 2),
-                advice="look at `reason`: whether this worker has the claim is unknown, and is asked again",
+                advice="look at `reason`: the worker could not find out whether it still has the claim, and asks again",
             )
             await asyncio.sleep(delay_s)
 

@@ -104,8 +104,8 @@ def protected_paths(settings: Settings) -> tuple[str, ...]:
     """Return the directory of installed Python packages, as a tuple of one path, if the worker can keep commands from
     changing the directory. Otherwise return an empty tuple.
 
-    The protection also keeps commands from creating files in the directories above the packages. So the packages are
-    not protected if commands must be able to create files in one of these directories (`file_roots.within_reach`).
+    No command can create a file in a directory above a protected one. So the packages are not protected if a directory
+    above them is one in which commands must be able to create files (`file_roots.within_reach`).
     """
     if "off" in (settings.python_packages, settings.isolation) or settings.allow_namespaces or not landlock.is_there():
         return ()

@@ -86,11 +86,8 @@ class InFlight:
         self._finished.add(command_id if type(command_id) is int else _key(command_id))
 
     def _forget_old(self, now: float) -> None:
-        """Forget the commands of `_finished_before`, move those of `_finished` there, and begin a new `_finished`.
-
-        Call this function only if the last call is at least `remember_s` ago: each forgotten command finished before
-        that call. If the last call is twice as long ago, all commands are forgotten.
-        """
+        """Begin a new set of finished commands. Keep the present set as `_finished_before` if some of its commands may
+        have finished less than `remember_s` ago."""
         is_older = now - self._turned_at >= 2 * self._remember_s
         self._finished_before = set() if is_older else self._finished
         self._finished, self._turned_at = set(), now

@@ -82,11 +82,11 @@ class InProgress:
             del self._beats[reply]
 
     def note_contact(self, sent_at: float, stale_after_s: float) -> None:
-        """Note the time of the worker's last contact with the plane. A contact is a register request or heartbeat that
-        the plane has accepted. Before the first one, the time is that at which the worker found its plane.
+        """Note a contact with the plane: a register request or heartbeat that the plane has accepted. `Registration`
+        also calls this once before its first request.
 
         Args:
-            sent_at: monotonic time of the contact: when the request was sent.
+            sent_at: monotonic time at which the request was sent.
             stale_after_s: seconds without a heartbeat after which the plane gives this worker's claims to others. The
                 plane then accepts an outcome from either worker (protocol/claim.md#races).
         """

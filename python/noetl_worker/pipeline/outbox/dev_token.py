@@ -1,7 +1,8 @@
 """A file with the bearer token of a running `noetl-worker dev`, a temporary control plane on the user's machine.
 
-The user's other CLI commands and joining workers read the token there. The file's name has the plane's port, so a CLI
-command finds the file by the plane's address. A killed `dev` leaves its file behind, with a token that is not valid.
+Other CLI commands of the user read the token there, and so do workers that the user starts for this plane. The file's
+name has the plane's port, so a CLI command finds the file by the plane's address. A killed `dev` leaves its file
+behind, with a token that is not valid.
 """
 
 from __future__ import annotations

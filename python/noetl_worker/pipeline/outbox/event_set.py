@@ -1,8 +1,8 @@
 """The terminal events of one command: the report of its outcome, and the requests that send the report to the plane.
 
 An event is written as JSON only when it is sent. So a row of the outbox has the report, not the events. A result that
-is too large for an event is first sent to the result store. This request is one of the event set's requests, so the
-result itself is in the row. The command can then give up its slot while the request waits.
+is too large for an event is first sent to the result store. The row has such a result too, so the command can give up
+its slot while this request waits.
 """
 
 from __future__ import annotations

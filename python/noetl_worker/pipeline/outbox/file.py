@@ -24,8 +24,8 @@ HAS_LOCKS: Final = fcntl is not None
 _VERSION: Final = 1
 """The `PRAGMA user_version` of a file that this worker writes."""
 _WITH_BATCHES: Final = 2
-"""The `PRAGMA user_version` of a file with one table more: batches that the plane has accepted. A version of the worker
-before today's wrote such files. This worker does not read these batches, and deletes them with the file."""
+"""The `PRAGMA user_version` that older versions of the worker wrote. Their files have one table more: batches that the
+plane has accepted. This worker does not read these batches, and deletes them with the file."""
 # `data` is for the result store. It has its own column, so that reading a row does not parse the data.
 _TABLE: Final = (
     "BEGIN; CREATE TABLE event_sets (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, place TEXT NOT NULL,"

@@ -65,9 +65,9 @@ class Emitter:
         the same key."""
         self.issuing: Final[dict[str, bool]] = {}
         """Event sets (by key) whose last request the Rust plane is processing now. In this request the plane issues the
-        next commands, so the worker should not cut the request off. The value is True if a running command waits for
-        the answer. No command waits for an outcome that a dead process left in the outbox, or for one that is sent to
-        the plane once more: then the value is False."""
+        next commands, so the worker should not cut the request off. The value is True if a command of this
+        process waits for the answer. It is False if a dead process left the outcome, or if the outcome was accepted
+        before and is sent again."""
 
     async def deliver(
         self,

@@ -33,8 +33,8 @@ class Outcomes(Protocol):
     async def is_stored(self, plane: Plane, event_set: EventSet) -> bool:
         """Return whether the plane has stored the events of a request to which the worker got no answer.
 
-        If True, the request is marked as accepted. An exception is a stored batch that the Python plane will never
-        process and that the plane lets the worker replace. The set's next request is then the replacement.
+        If True, the set goes on to its next request. In one case this is a replacement of the stored batch: if the
+        Python plane will never process the batch, and allows a replacement.
         """
 
     async def stop(self) -> None: ...

@@ -37,8 +37,8 @@ _MAX_GROWTH: Final = 6
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
 _MAX_OUTPUT_CHARS: Final = 8_192
-"""Largest number of characters of stdout, and of stderr, in a report. The worker first takes the last characters of the
-text, twice this number, and redacts secrets in them. If these characters begin inside a known secret, the rest of the
+"""Largest number of characters of stdout, and of stderr, in a report. The worker first takes twice as many characters
+from the end of the text, and redacts secrets in them. If these characters begin inside a known secret, the rest of the
 secret is redacted too (`drop_half_at_start`). Then the worker cuts the text to this number."""
 _MAX_ANSWER_CHARS: Final = 2_000
 _NULL_KIND: Final = "transform"
