@@ -453,5 +453,5 @@ def test_key_of_a_postgres_connection_is_a_file(tmp_path: Path) -> None:
     """libpq has OpenSSL load a program library, `sslkey=/tmp/mine.so:key`."""
     pytest.importorskip("psycopg")
     for key in (f"{tmp_path}/mine.so:key", "dynamic:key"):
-        with pytest.raises(ConfigurationError, match="'sslkey' is a file for playbooks"):
+        with pytest.raises(ConfigurationError, match="'sslkey' must name a file, not an OpenSSL engine"):
             run_tool("postgres", {"connection_string": f"host=127.0.0.1 port=9 sslkey={key}", "query": "SELECT 1"})

@@ -128,7 +128,7 @@ def test_parent_that_is_not_delegated_is_left_alone(machine: Machine, monkeypatc
     """(no attack) A worker that is root may write everywhere; systemd wants to be the only one who does."""
     root = machine("0::/system.slice/w.service\n", "system.slice/w.service")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(OSError, match=f"{root}/system.slice is not delegated"):
+    with pytest.raises(OSError, match=f"the cgroup {root}/system.slice is not delegated"):
         command_group.commands_group(7)
 
 

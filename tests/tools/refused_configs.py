@@ -137,12 +137,13 @@ POSTGRES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {**SELECT, "host": "h", "schema": "a b,c"},
-        "'schema' is 'a b,c': give names with commas between them, in double quotes where SQL needs them",
+        "'schema' 'a b,c' is no list of schema names: separate the names with commas, and put a name "
+        "in double quotes where SQL needs them",
     ),
     (
         {"host": "h", "query": "select $1, %s", "params": [1, 2]},
-        "select $1, %s: it has place holders of two kinds, $1 and %s: write all of them as $1, $2 "
-        "(as an operator, put a blank after the percent sign)",
+        "select $1, %s: the statement has place holders of two kinds, $1 and %s: write all of them as $1, $2 "
+        "(if the percent sign is an operator, put a blank after it)",
     ),
 ]
 
@@ -467,7 +468,7 @@ PLAYBOOK: list[tuple[dict[str, Any], str]] = [
     ({"path": "c", "catalog_id": "7"}, "'path' and 'catalog_id' both name a child; keep one"),
 ]
 WORKBOOK: list[tuple[dict[str, Any], str]] = [
-    ({}, "field 'name' (or task) is missing: an entry of the playbook's workbook"),
+    ({}, "field 'name' (or task) is missing: give the name of an entry in the playbook's workbook"),
 ]
 
 GIVEN: dict[str, dict[str, Any]] = {

@@ -54,7 +54,7 @@ def test_a_list_goes_into_a_column_of_its_type(query: Any) -> None:
 
 
 def test_values_without_a_place_are_refused(query: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"has 4 values, and no place holder takes \$2, \$4: leave out"):
+    with pytest.raises(ConfigurationError, match=r"has 4 values, but the statement does not use \$2, \$4: leave out"):
         query("select 2; select $1::int, $3::int", params=[1, 2, 3, 4])
     assert query("select $1::int as a, $1::int + $2::int as b", params=[1, 2])["rows"] == [{"a": 1, "b": 3}]
 

@@ -111,5 +111,5 @@ def test_values_that_a_postgres_script_does_not_take_are_refused(postgres: Postg
     (tmp_path / "a.sql").write_text("select $1::int as n")
     config = {"script": str(tmp_path / "a.sql"), "connection_string": postgres.uri}
     assert run_tool("postgres", {**config, "params": [5]}).data["rows"] == [{"n": 5}]
-    with pytest.raises(ConfigurationError, match=r"'params' has 2 values, and no place holder takes \$2"):
+    with pytest.raises(ConfigurationError, match=r"'params' has 2 values, but the statement does not use \$2"):
         run_tool("postgres", {**config, "params": [5, 6]})

@@ -68,7 +68,7 @@ def test_failure_is_that_of_the_entrys_kind() -> None:
         ),
         (
             {"name": "x", "tool": {"kind": "workbook", "name": "x"}},
-            "entry 'x' is of kind workbook itself; name the other entry in the step",
+            "entry 'x' may not be of kind workbook itself; in the step, name the entry that should run",
         ),
         (
             {"name": "x", "tool": {"kind": "shell", "env": {"T": "{{ keychain.k.token }}"}, "command": "true"}},

@@ -316,7 +316,7 @@ class Worker:
             if not self._keepalive.is_alive():
                 raise WorkerBroken(
                     "the keepalive thread has ended, so other workers would get the commands that run here: start the "
-                    "worker again, and report `keepalive_died`",
+                    "worker again, and report the log line `keepalive_died`",
                     reason="keepalive",
                 )
             if self._credentials.is_on and await self._let_in(plane):

@@ -53,9 +53,9 @@ def _check_delegated(parent: Path) -> None:
         with suppress(OSError):
             is_marked = is_marked or os.getxattr(parent, name) == b"1"
     if not is_marked and (owner == 0 or owner != os.geteuid()):
-        raise OSError(f"{parent} is not delegated")
+        raise OSError(f"the cgroup {parent} is not delegated: run the worker in a subgroup of a delegated cgroup")
     if "pids" not in (parent / "cgroup.controllers").read_text(encoding="utf-8").split():
-        raise OSError(f"{parent} has no pids controller")
+        raise OSError(f"the cgroup {parent} has no pids controller: delegate it too (systemd: Delegate=pids)")
 
 
 def join(limit: int) -> None:

@@ -209,7 +209,8 @@ class PythonRunner:
             finally:
                 self._busy.discard(template)
                 self._put_back(template)
-        raise ResourceShortage("each process that was to start the command died first")  # no command has begun
+        text = f"the process that starts commands ended {_TEMPLATES_A_COMMAND} times before it started this command"
+        raise ResourceShortage(text)  # no command has begun
 
     def _living_template(self) -> _Template:
         if self._template is None or self._template.is_dead:

@@ -25,7 +25,7 @@ _REFUSED_PULLS: Final = (
     ("503", "", "does not answer: create it before this step", "not_found"),
     ("409", "deleted", "was deleted", "not_found"),
     ("409", "push", "is a push consumer; a pull consumer is needed", "client_error"),
-    ("409", "maxwaiting", "has too many waiting pulls", "rate_limit"),
+    ("409", "maxwaiting", "has too many waiting pulls: raise its max_waiting", "rate_limit"),
 )
 """Statuses with which the server refuses a pull: (status, word in the server's description, our error message without
 the consumer's name, kind of failure). Descriptions are compared in lower case and without spaces."""

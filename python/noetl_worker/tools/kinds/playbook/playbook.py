@@ -207,7 +207,8 @@ class _ChildRun:
                 return await question()
             except ControlPlaneError as error:
                 if not error.is_retryable:
-                    raise ToolError(f"the child cannot be read: {error}", kind="server_error") from error
+                    text = f"child execution {self.execution_id} cannot be read: {error}"
+                    raise ToolError(text, kind="server_error") from error
                 self.context.logger.warning("child_status_unknown", problem=str(error), advice=_STATUS_ADVICE)
             await asyncio.sleep(self.config.pause_s)
 

@@ -99,8 +99,8 @@ def check_connection(fields: PostgresLogin) -> None:
     check_numbers(1, 65535, port=fields.port)
     if fields.schema and "," in fields.schema and _SCHEMAS.fullmatch(fields.schema) is None:
         raise ConfigurationError(
-            f"'schema' is {fields.schema!r}: give names with commas between them, in double quotes where SQL needs "
-            "them",
+            f"'schema' {fields.schema!r} is no list of schema names: separate the names with commas, and put a name "
+            "in double quotes where SQL needs them",
             field="schema",
         )
     if written is not None:
@@ -185,7 +185,7 @@ def _assemble(fields: tuple[str, tuple[tuple[str, Any], ...]]) -> tuple[str, str
         if parts.get(name):
             raise ConfigurationError(f"postgres: {name!r} is not for playbooks: {reason}")
     if ":" in (parts.get("sslkey") or ""):  # ENGINE:KEY, and OpenSSL loads an engine from any path
-        raise ConfigurationError("postgres: 'sslkey' is a file for playbooks: give one without ':' in its path")
+        raise ConfigurationError("postgres: 'sslkey' must name a file, not an OpenSSL engine: give a path without ':'")
     files = tuple(parts[name] for name in _FILES if parts.get(name) and (name, parts[name]) != _PUBLIC)
     parts |= {name: parts.get(name) or instead for name, instead in _NOT_GIVEN.items()}
     return str(library().conninfo.make_conninfo(**{**_DEFAULTS, **parts})), str(parts["password"]), files

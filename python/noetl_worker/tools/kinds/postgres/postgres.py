@@ -213,8 +213,8 @@ def _check_params(text: str, params: Any) -> None:
     last = (sql_split.statements(text) or [text])[-1]
     if _is_numbered(last, params) and (unused := unused_values(last, params)):
         raise ConfigurationError(
-            f"{sql.preview(last)}: 'params' has {len(params)} values, and no place holder takes "
-            f"{', '.join(f'${number}' for number in unused)}: leave out what the statement does not use",
+            f"{sql.preview(last)}: 'params' has {len(params)} values, but the statement does not use "
+            f"{', '.join(f'${number}' for number in unused)}: leave out the values that it does not use",
             field="params",
         )
 
@@ -230,8 +230,8 @@ def _is_numbered(text: str, params: Any) -> bool:
         return False
     if _IN_ORDER.search(code) is not None:
         raise ConfigurationError(
-            f"{sql.preview(text)}: it has place holders of two kinds, $1 and %s: write all of them as $1, $2 "
-            "(as an operator, put a blank after the percent sign)",
+            f"{sql.preview(text)}: the statement has place holders of two kinds, $1 and %s: write all of them as "
+            "$1, $2 (if the percent sign is an operator, put a blank after it)",
             field="query",
         )
     return True

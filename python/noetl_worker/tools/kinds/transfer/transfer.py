@@ -256,7 +256,7 @@ def _paths_by_target_column(mapping: Mapping[str, str], columns: list[str]) -> d
     several = sorted(name for name in wanted if columns.count(name) > 1)
     if several:
         raise ConfigurationError(
-            f"transfer: the source has several columns {', '.join(map(repr, several))}: "
+            f"transfer: the source has several columns of the same name ({', '.join(map(repr, several))}): "
             "give each a name of its own with AS"
         )
     if not mapping:

@@ -42,7 +42,9 @@ class WorkbookConfig:
     def __post_init__(self) -> None:
         if not self.entry:
             raise ConfigurationError(
-                "field 'name' (or task) is missing: an entry of the playbook's workbook", field="name", reason="missing"
+                "field 'name' (or task) is missing: give the name of an entry in the playbook's workbook",
+                field="name",
+                reason="missing",
             )
 
     @property
@@ -110,7 +112,7 @@ def _entry_tool(name: str, entry: Mapping[str, JsonValue]) -> tuple[str, Mapping
         )
     if kind == "workbook":
         raise ConfigurationError(
-            f"workbook: entry {name!r} is of kind workbook itself; name the other entry in the step"
+            f"workbook: entry {name!r} may not be of kind workbook itself; in the step, name the entry that should run"
         )
     if _reads_keychain(tool):
         raise ConfigurationError(
